@@ -1,0 +1,123 @@
+//! The crate's one error: opaque, with a kind to branch on and a text that names cause and remedy.
+
+use std::{error::Error as StdError, fmt, io};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for code that has to decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is missing, malformed, or cannot hold in the chosen mode.
+    Setting,
+    /// The operating system refused something; [`Error::io_kind`] says what.
+    Io,
+    /// An address could not be listened on.
+    Listen,
+    /// A worker could not be started.
+    Start,
+    /// The other side is gone: the worker has ended, or the primary has.
+    Closed,
+    /// The worker is leaving and takes nothing new.
+    Disconnecting,
+    /// A queue is at its bound; nothing was queued.
+    Full,
+    /// A message is larger than the cluster's limit.
+    TooLarge,
+    /// A message holds another type than the one asked for.
+    Type,
+    /// A message could not be encoded or decoded.
+    Codec,
+    /// The peer of a channel did not keep to the protocol.
+    Protocol,
+    /// A worker's body or a request handler panicked.
+    Panic,
+}
+
+/// An error of this crate.
+///
+/// Its text is one sentence that names what failed, the cause and, where there is one, the remedy.
+pub struct Error {
+    kind: ErrorKind,
+    text: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without an underlying cause.
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), source: None }
+    }
+
+    /// An error caused by another one.
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        text: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { kind, text: text.into(), source: Some(source.into()) }
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The kind of the operating system's error beneath, if that is the cause.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.io_source().map(io::Error::kind)
+    }
+
+    /// The operating system's error number beneath (`errno`), if that is the cause.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.io_source().and_then(io::Error::raw_os_error)
+    }
+
+    fn io_source(&self) -> Option<&io::Error> {
+        self.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        Self { kind: ErrorKind::Io, text: "the operating system refused".into(), source: Some(source.into()) }
+    }
+}
+
+/// Gives an operating system's error the name of what was attempted.
+pub(crate) trait Context<T> {
+    /// Wraps the error with `text`, as an error of `kind`.
+    fn context(self, kind: ErrorKind, text: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for Result<T, E> {
+    fn context(self, kind: ErrorKind, text: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::caused(kind, text(), source))
+    }
+}

@@ -1,0 +1,10 @@
+//! skeleton
+#![deny(missing_docs)]
+#![allow(dead_code)]
+
+pub mod clock;
+mod error;
+mod id;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
