@@ -1,0 +1,314 @@
+//! The values a program chooses: mode, scheduling, number of workers, addresses.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a worker is: the one value that changes how a program uses its cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Each worker is a child process: own memory, own descriptors; a crash ends that worker only
+    /// (Node: `cluster`).
+    Process,
+    /// Each worker is a thread pinned to a core: shared memory, messages move without a copy; a
+    /// panic ends that worker only, an abort ends the program (Node: `worker_threads`).
+    Thread,
+}
+
+impl Mode {
+    /// The environment variable that [`Mode::from_args_or_env`] reads.
+    pub const VARIABLE: &'static str = "BIMODAL_MODE";
+
+    /// The mode named by `--mode process|thread` on the command line, else by the environment
+    /// variable `BIMODAL_MODE`, else [`Mode::Process`], which is what Node's `cluster` does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when the value is missing or is neither `process` nor `thread`.
+    pub fn from_args_or_env() -> Result<Self> {
+        Self::choose(std::env::args_os().skip(1), std::env::var_os(Self::VARIABLE))
+    }
+
+    fn choose(args: impl Iterator<Item = OsString>, variable: Option<OsString>) -> Result<Self> {
+        match named_in(args)?.or(variable) {
+            Some(value) => value.to_string_lossy().parse(),
+            None => Ok(Self::Process),
+        }
+    }
+}
+
+/// The value of the last `--mode VALUE` or `--mode=VALUE` before a `--`.
+fn named_in(args: impl Iterator<Item = OsString>) -> Result<Option<OsString>> {
+    let mut args = args.take_while(|arg| arg != "--");
+    let mut named = None;
+    while let Some(arg) = args.next() {
+        if arg == "--mode" {
+            let missing = || Error::new(ErrorKind::Setting, "--mode needs a value: process or thread");
+            named = Some(args.next().ok_or_else(missing)?);
+        } else if let Some(value) = arg.to_string_lossy().strip_prefix("--mode=") {
+            named = Some(value.into());
+        }
+    }
+    Ok(named)
+}
+
+impl FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "process" => Ok(Self::Process),
+            "thread" => Ok(Self::Thread),
+            _ => Err(unknown("mode", text, "process or thread")),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Process => "process",
+            Self::Thread => "thread",
+        })
+    }
+}
+
+/// Who gets the next connection (Node: `cluster.schedulingPolicy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduling {
+    /// The primary accepts and deals connections out in turn: even, at the price of a hand-over per
+    /// connection. The default of [`Mode::Process`] (Node: `SCHED_RR`).
+    RoundRobin,
+    /// The primary accepts and offers each connection to the worker with the fewest open ones: even
+    /// also when connections live long.
+    LeastConnections,
+    /// Whichever worker is free takes the next connection from one queue: nothing waits behind a
+    /// busy worker. Processes share the kernel's queue (Node: `SCHED_NONE`), threads a queue in
+    /// memory. The default of [`Mode::Thread`].
+    Shared,
+    /// One `SO_REUSEPORT` socket per worker; the kernel hashes connections onto them (socket(7)).
+    /// Cheapest, and the most uneven with few connections or slow requests.
+    ReusePort,
+}
+
+impl FromStr for Scheduling {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "round-robin" => Ok(Self::RoundRobin),
+            "least-connections" => Ok(Self::LeastConnections),
+            "shared" => Ok(Self::Shared),
+            "reuse-port" => Ok(Self::ReusePort),
+            _ => Err(unknown("scheduling", text, "round-robin, least-connections, shared or reuse-port")),
+        }
+    }
+}
+
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+            Self::Shared => "shared",
+            Self::ReusePort => "reuse-port",
+        })
+    }
+}
+
+/// How many workers a cluster runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Workers {
+    /// One per core this process may use: the smaller of [`num_cpus::get`] (which sees a cgroup's
+    /// quota) and [`std::thread::available_parallelism`] (which sees the affinity mask), at least 1.
+    #[default]
+    Auto,
+    /// Exactly this many, from 1 to [`Workers::MAX`].
+    Exactly(usize),
+}
+
+impl Workers {
+    /// The most workers a cluster runs at a time.
+    pub const MAX: usize = 512;
+
+    /// The number this stands for on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when the number is 0 or above [`Workers::MAX`].
+    pub fn resolve(self) -> Result<usize> {
+        match self {
+            Self::Auto => {
+                let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
+                Ok(num_cpus::get().min(parallelism).clamp(1, Self::MAX))
+            }
+            Self::Exactly(number @ 1..=Self::MAX) => Ok(number),
+            Self::Exactly(number) => Err(Error::new(
+                ErrorKind::Setting,
+                format!("workers is {number}; it must be from 1 to {}", Self::MAX),
+            )),
+        }
+    }
+}
+
+impl From<usize> for Workers {
+    fn from(number: usize) -> Self {
+        Self::Exactly(number)
+    }
+}
+
+impl FromStr for Workers {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Exactly).map_err(|_| unknown("workers", text, "auto or a number")),
+        }
+    }
+}
+
+/// A place to listen: a TCP address or the path of a Unix socket.
+///
+/// As text: `127.0.0.1:3000`, `[::1]:0`, `localhost:3000` or `unix:/run/app.sock`. Port 0 asks for
+/// any free port; the n-th port 0 of every worker is the same port (Node: `listen(0)`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IPv4 or IPv6 address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, at most 107 bytes (unix(7)).
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The TCP address, if it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        let local = local.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+        let address = local.or_else(|| text.parse().ok()).ok_or_else(|| {
+            unknown("address", text, "IP:PORT (such as 127.0.0.1:3000 or [::1]:0) or unix:PATH")
+        })?;
+        Ok(Self::Tcp(address))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+/// Whether workers live in the primary's memory. Backends answer it, so that nothing else has to
+/// ask for the mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// A value can be moved to a worker.
+    Shared,
+    /// A value must be encoded, a socket passed as a descriptor.
+    Separate,
+}
+
+fn unknown(what: &str, got: &str, expected: &str) -> Error {
+    Error::new(ErrorKind::Setting, format!("{what} is {got:?}; it must be {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(args: &[&str], variable: Option<&str>) -> Result<Mode> {
+        Mode::choose(args.iter().map(OsString::from), variable.map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment_over_the_default() {
+        assert_eq!(choose(&["--mode", "thread"], Some("process")).unwrap(), Mode::Thread);
+        assert_eq!(choose(&["--mode=thread", "x"], None).unwrap(), Mode::Thread);
+        assert_eq!(choose(&["x"], Some("thread")).unwrap(), Mode::Thread);
+        assert_eq!(choose(&["--", "--mode", "thread"], None).unwrap(), Mode::Process);
+    }
+
+    #[test]
+    fn a_bad_mode_is_named_with_the_remedy() {
+        for args in [&["--mode"][..], &["--mode", "fibre"], &["--mode="]] {
+            let error = choose(args, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Setting);
+            assert!(error.to_string().contains("process or thread"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_survive_a_round_trip() {
+        for mode in [Mode::Process, Mode::Thread] {
+            assert_eq!(mode.to_string().parse::<Mode>().unwrap(), mode);
+        }
+        use Scheduling::*;
+        for policy in [RoundRobin, LeastConnections, Shared, ReusePort] {
+            assert_eq!(policy.to_string().parse::<Scheduling>().unwrap(), policy);
+        }
+        for text in ["127.0.0.1:3000", "[::1]:0", "unix:/run/app.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn worker_counts_are_checked() {
+        assert!(Workers::Auto.resolve().unwrap() >= 1);
+        assert_eq!(Workers::from(3).resolve().unwrap(), 3);
+        assert!(Workers::from(0).resolve().is_err());
+        assert!(Workers::from(Workers::MAX + 1).resolve().is_err());
+        assert!("many".parse::<Workers>().is_err());
+    }
+}

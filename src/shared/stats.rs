@@ -1,0 +1,221 @@
+//! The stats page: one row of counters per worker, readable without asking the worker.
+//!
+//! A row is written by its worker alone, with relaxed stores; the primary and every worker read it.
+//! Only between two workers, while nobody owns the row, the primary resets it. A reader may see the
+//! counters of one row at slightly different moments, never a torn value. Rows are 128 bytes apart,
+//! a pair of cache lines, because adjacent lines are fetched together.
+//!
+//! The words live on the heap where memory is shared, and in a sealed memfd where it is not.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};
+
+use crate::{id::Slot, sys};
+
+/// Words of 8 bytes from one row to the next.
+const ROW: usize = 16;
+
+#[derive(Clone, Copy)]
+enum Column {
+    Worker,
+    Generation,
+    Process,
+    Beats,
+    Open,
+    Accepted,
+    Requests,
+    Busy,
+    Idle,
+}
+
+/// The counters of all workers of a cluster.
+#[derive(Debug)]
+pub struct StatsPage {
+    words: sys::SharedWords,
+}
+
+impl StatsPage {
+    /// Rows on a page: slots 0 to 1023.
+    pub const ROWS: usize = 1024;
+
+    /// A page that threads of this process share.
+    pub(crate) fn heap() -> Arc<Self> {
+        Arc::new(Self { words: sys::SharedWords::heap(Self::ROWS * ROW) })
+    }
+
+    /// A page that processes share, and the descriptor to hand to them.
+    pub(crate) fn memfd() -> io::Result<(Arc<Self>, OwnedFd)> {
+        let (words, descriptor) = sys::SharedWords::memfd("bimodal-stats", Self::ROWS * ROW)?;
+        Ok((Arc::new(Self { words }), descriptor))
+    }
+
+    /// The page behind a descriptor that came from the primary.
+    pub(crate) fn map(descriptor: OwnedFd) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { words: sys::SharedWords::map(descriptor, Self::ROWS * ROW)? }))
+    }
+
+    /// The row of a slot.
+    ///
+    /// # Panics
+    ///
+    /// When the slot is not below [`StatsPage::ROWS`].
+    #[must_use]
+    pub fn row(&self, slot: Slot) -> SlotStats {
+        let read = |column| self.word(slot, column).load(Relaxed);
+        SlotStats {
+            slot: slot.get(),
+            worker: read(Column::Worker),
+            generation: read(Column::Generation),
+            pid: read(Column::Process),
+            beats: read(Column::Beats),
+            connections_open: read(Column::Open),
+            connections_accepted: read(Column::Accepted),
+            requests: read(Column::Requests),
+            busy_ns: read(Column::Busy),
+            idle_ns: read(Column::Idle),
+        }
+    }
+
+    /// The rows that belong, or belonged last, to a worker, by slot.
+    #[must_use]
+    pub fn rows(&self) -> Vec<SlotStats> {
+        (0..Self::ROWS).map(|slot| self.row(Slot(slot))).filter(|row| row.worker != 0).collect()
+    }
+
+    /// Connections open at the worker in this slot.
+    pub(crate) fn open(&self, slot: Slot) -> u64 {
+        self.word(slot, Column::Open).load(Relaxed)
+    }
+
+    /// Prepares the row of a slot that no worker owns for the worker that comes next.
+    pub(crate) fn reset(&self, slot: Slot, worker: u64, generation: u32) {
+        for word in 0..ROW {
+            self.words.get(slot.get() * ROW + word).store(0, Relaxed);
+        }
+        self.word(slot, Column::Worker).store(worker, Relaxed);
+        self.word(slot, Column::Generation).store(generation.into(), Relaxed);
+    }
+
+    fn word(&self, slot: Slot, column: Column) -> &AtomicU64 {
+        self.words.get(slot.get() * ROW + column as usize)
+    }
+}
+
+/// The counters of one worker at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotStats {
+    /// The worker's slot.
+    pub slot: usize,
+    /// The worker's id; 0 in a row that was never used.
+    pub worker: u64,
+    /// How often the slot's worker was replaced, plus one.
+    pub generation: u64,
+    /// The worker's process id.
+    pub pid: u64,
+    /// Turns of the worker's event loop that ended in sleep: the sign of life.
+    pub beats: u64,
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Connections accepted since the worker started.
+    pub connections_accepted: u64,
+    /// Requests answered since the worker started.
+    pub requests: u64,
+    /// Nanoseconds the loop spent working (Node: `eventLoopUtilization().active`).
+    pub busy_ns: u64,
+    /// Nanoseconds the loop spent waiting (Node: `eventLoopUtilization().idle`).
+    pub idle_ns: u64,
+}
+
+impl SlotStats {
+    /// The share of time the loop worked, from 0 to 1 (Node: `eventLoopUtilization().utilization`).
+    #[must_use]
+    pub fn utilization(&self) -> f64 {
+        let total = self.busy_ns + self.idle_ns;
+        if total == 0 { 0.0 } else { self.busy_ns as f64 / total as f64 }
+    }
+}
+
+/// A worker's own row, to write. Only the worker's loop thread holds one.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotMeter {
+    page: Arc<StatsPage>,
+    slot: Slot,
+}
+
+impl SlotMeter {
+    /// The row of `slot`, now owned by the calling worker.
+    pub(crate) fn new(page: Arc<StatsPage>, slot: Slot) -> Self {
+        let meter = Self { page, slot };
+        meter.set(Column::Process, std::process::id().into());
+        meter
+    }
+
+    pub(crate) fn page(&self) -> &Arc<StatsPage> {
+        &self.page
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.add(Column::Accepted, 1);
+        self.add(Column::Open, 1);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.add(Column::Open, u64::MAX);
+    }
+
+    pub(crate) fn request_answered(&self) {
+        self.add(Column::Requests, 1);
+    }
+
+    pub(crate) fn beat(&self, busy_ns: u64, idle_ns: u64) {
+        self.add(Column::Beats, 1);
+        self.set(Column::Busy, busy_ns);
+        self.set(Column::Idle, idle_ns);
+    }
+
+    /// A load and a store instead of a read-modify-write: the row has one writer.
+    fn add(&self, column: Column, amount: u64) {
+        let word = self.page.word(self.slot, column);
+        word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    fn set(&self, column: Column, value: u64) {
+        self.page.word(self.slot, column).store(value, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exercise(page: &Arc<StatsPage>) -> SlotStats {
+        page.reset(Slot(3), 7, 2);
+        let meter = SlotMeter::new(page.clone(), Slot(3));
+        meter.connection_opened();
+        meter.connection_opened();
+        meter.connection_closed();
+        meter.request_answered();
+        meter.beat(30, 10);
+        page.row(Slot(3))
+    }
+
+    #[test]
+    fn a_row_counts_what_its_worker_did() {
+        let row = exercise(&StatsPage::heap());
+        assert_eq!((row.worker, row.generation, row.pid), (7, 2, std::process::id().into()));
+        assert_eq!((row.connections_open, row.connections_accepted, row.requests), (1, 2, 1));
+        assert_eq!((row.beats, row.busy_ns, row.idle_ns), (1, 30, 10));
+        assert!((row.utilization() - 0.75).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_second_mapping_sees_the_same_rows() {
+        let (page, descriptor) = StatsPage::memfd().unwrap();
+        let mapped = StatsPage::map(descriptor).unwrap();
+        let row = exercise(&page);
+        assert_eq!(mapped.row(Slot(3)), row);
+        assert_eq!(mapped.rows(), [row]);
+        page.reset(Slot(3), 8, 3);
+        assert_eq!(mapped.row(Slot(3)).connections_accepted, 0);
+    }
+}
