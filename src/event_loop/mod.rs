@@ -1,7 +1,7 @@
 //! One mio event loop per thread: `!Send` tasks, timers, readiness of descriptors, wake-ups from other threads.
 //!
 //! An [`EventLoop`] belongs to the thread that made it and everything in this module runs on that thread; only
-//! [`Remote`] and the [`Waker`](std::task::Waker)s of tasks may travel. The free functions ([`spawn`], [`sleep`],
+//! [`Remote`] and the [`Waker`]s of tasks may travel. The free functions ([`spawn`], [`sleep`],
 //! [`now`], ...) act on the *current* loop of the calling thread, which is the one inside [`EventLoop::block_on`],
 //! [`EventLoop::turn`] or [`EventLoop::enter`]; they panic when there is none.
 //!
