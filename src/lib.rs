@@ -4,6 +4,7 @@
 
 pub mod clock;
 mod error;
+pub mod event_loop;
 mod id;
 
 pub use error::{Error, ErrorKind, Result};
