@@ -97,7 +97,8 @@ fn is_name(mut name: &[u8]) -> bool {
 
 /// `unreserved / sub-delims` of RFC 3986.
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\''..=b',' | b';' | b'=')
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::accept::Connection;
 
+/// Up to here copying the pieces of an answer together costs less than a gathering write.
+const FLAT_BYTES: usize = 4 * 1024;
+
 pub(super) struct Io {
     connection: Rc<Connection>,
     inbound: Inbound,
@@ -143,7 +146,17 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.note_write(self.connection.poll_write_vectored(cx, bufs))
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total > FLAT_BYTES {
+            return self.note_write(self.connection.poll_write_vectored(cx, bufs));
+        }
+        let mut scratch = self.inbound.exchange.hub.scratch.borrow_mut();
+        let mut end = 0;
+        for buf in bufs {
+            scratch[end..end + buf.len()].copy_from_slice(buf);
+            end += buf.len();
+        }
+        self.note_write(self.connection.poll_write(cx, &scratch[..total]))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -37,24 +37,28 @@ pub use limits::PanicPolicy;
 pub use serve::{Server, serve};
 pub use service::{IntoReply, ServiceFn, ServiceFnFuture, Tower, TowerFuture, service_fn, tower};
 
+// Constants, so that the texts are checked when this is compiled and not per answer.
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// 200 with a plain text.
 pub fn text(text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    reply(StatusCode::OK, "text/plain; charset=utf-8", text.into())
+    reply(StatusCode::OK, PLAIN_TEXT, text.into())
 }
 
 /// 200 with a JSON document, which is not checked.
 pub fn json(json: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    reply(StatusCode::OK, "application/json", json.into())
+    reply(StatusCode::OK, JSON, json.into())
 }
 
 /// An answer with this status and a plain text that says why.
 pub fn status(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    reply(status, "text/plain; charset=utf-8", text.into())
+    reply(status, PLAIN_TEXT, text.into())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+fn reply(status: StatusCode, kind: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     let mut reply = Response::new(Full::new(body));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply
 }
