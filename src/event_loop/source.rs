@@ -72,14 +72,17 @@ impl<T: AsFd> Source<T> {
         self.registration.readiness.write.poll(cx)
     }
 
-    /// Forgets read readiness. Right only directly after reading said WouldBlock: no `await` in between.
+    /// Forgets read readiness. Right only directly after reading said WouldBlock or gave less than
+    /// it had room for: no `await` in between. Readiness stays once the peer's close was seen, which
+    /// makes no second edge.
     pub fn clear_readable(&self) {
-        self.registration.readiness.read.clear();
+        self.registration.readiness.read.clear_unless_ended();
     }
 
-    /// Forgets write readiness. Right only directly after writing said WouldBlock: no `await` in between.
+    /// Forgets write readiness. Right only directly after writing said WouldBlock or took less than
+    /// it was given: no `await` in between.
     pub fn clear_writable(&self) {
-        self.registration.readiness.write.clear();
+        self.registration.readiness.write.clear_unless_ended();
     }
 
     /// Tries `f` while the source is readable; on WouldBlock forgets readiness and parks, on EINTR tries again.
@@ -145,12 +148,14 @@ impl<T: AsFd> Source<T> {
 /// One direction of a source: ready or not, and who waits.
 struct Direction {
     ready: Cell<bool>,
+    /// An event said that nothing follows what is ready now.
+    ended: Cell<bool>,
     waiter: Parking,
 }
 
 impl Default for Direction {
     fn default() -> Direction {
-        Direction { ready: Cell::new(true), waiter: Parking::default() }
+        Direction { ready: Cell::new(true), ended: Cell::new(false), waiter: Parking::default() }
     }
 }
 
@@ -165,6 +170,10 @@ impl Direction {
 
     fn clear(&self) {
         self.ready.set(false);
+    }
+
+    fn clear_unless_ended(&self) {
+        self.ready.set(self.ended.get());
     }
 
     fn set_ready(&self) {
@@ -262,7 +271,18 @@ impl Core {
         let closed = event.is_error();
         let read = event.is_readable() || event.is_read_closed() || event.is_priority() || closed;
         let write = event.is_writable() || event.is_write_closed() || closed;
+        let (read_ended, write_ended) = (event.is_read_closed(), event.is_write_closed());
+        if read_ended || write_ended || closed {
+            self.mark_ended(event.token(), read_ended || closed, write_ended || closed);
+        }
         self.mark_ready(event.token(), read, write);
+    }
+
+    fn mark_ended(&self, token: Token, read: bool, write: bool) {
+        if let Some(readiness) = self.sources.borrow().get(token) {
+            readiness.read.ended.set(read);
+            readiness.write.ended.set(write);
+        }
     }
 
     pub(super) fn mark_ready(&self, token: Token, read: bool, write: bool) {

@@ -1,0 +1,36 @@
+//! Connections and where they come from.
+//!
+//! Runs on the event loop of the thread that serves. Owns the type of an accepted stream and the two
+//! narrow traits around it: where connections come from ([`Accept`]) and who counts them ([`Count`]).
+//! It does not know how a connection reached this loop, nor what is spoken on it.
+
+mod connection;
+
+use std::task::{Context, Poll};
+
+pub use connection::Connection;
+
+/// A source of connections, on the current loop.
+pub trait Accept {
+    /// The next connection; `None` when the listener is withdrawn: nothing will come any more and
+    /// whoever serves it should drain.
+    ///
+    /// # Errors
+    ///
+    /// The listener cannot go on. What costs one connection only is not an error here.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<crate::Result<Option<Connection>>>;
+
+    /// `false` asks for no new connection until it is called with `true` again. Connections that
+    /// were already on their way may still come, and so may the withdrawal.
+    fn set_accepting(&mut self, accepting: bool);
+}
+
+/// Counts what happens on connections.
+pub trait Count {
+    /// A connection is open on this loop.
+    fn opened(&self);
+    /// A connection counted by `opened` is gone.
+    fn closed(&self);
+    /// A request was answered.
+    fn request(&self);
+}
