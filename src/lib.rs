@@ -1,10 +1,11 @@
 //! skeleton
 #![deny(missing_docs)]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod clock;
 mod error;
 mod id;
+mod sys;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
