@@ -6,6 +6,7 @@ pub mod clock;
 mod error;
 mod id;
 mod sys;
+mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
