@@ -1,6 +1,6 @@
 //! skeleton
 #![deny(missing_docs)]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod accept;
 pub mod clock;
@@ -9,6 +9,8 @@ pub mod event_loop;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+mod sys;
+mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};

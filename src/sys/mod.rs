@@ -1,0 +1,24 @@
+//! Raw operating system calls: the only place with `unsafe`, and it decides nothing.
+//!
+//! Callable from any thread of the primary and of the workers unless an item says otherwise. It knows no
+//! type of the crate: it takes borrowed descriptors, gives owned ones, and fails with [`std::io::Error`].
+//!
+//! What every platform must provide:
+//!
+//! * [`channel`]: a connected pair that keeps packets apart and in order and carries descriptors *with* their
+//!   packet. Linux has `SOCK_SEQPACKET`; elsewhere a stream with a length before every packet would do.
+//! * [`process`]: a child that inherits one named descriptor and no other, that does not outlive the thread
+//!   that started it, and a descriptor that becomes readable when it ends. Linux has `PDEATHSIG` and pidfds;
+//!   elsewhere the channel's end of file and `SIGCHLD` have to serve.
+//! * [`environment`]: reading and removing the marker that makes a process a worker, and adopting the
+//!   descriptor it names.
+//! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
+//!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
+//!
+//! Invariants: every descriptor made here is close-on-exec from birth; nothing here blocks (channels are
+//! non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
+
+pub(crate) mod channel;
+pub(crate) mod environment;
+pub(crate) mod memory;
+pub(crate) mod process;

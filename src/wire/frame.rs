@@ -1,0 +1,453 @@
+//! Everything that a primary and a worker process can say to each other, and how each of it is written.
+
+use std::{
+    mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+};
+
+use super::{
+    MAX_CONNECTIONS, MAX_IDS, NAME_LIMIT, PATH_LIMIT, TEXT_LIMIT, VERSION, WireError,
+    bytes::{Reader, Writer, within},
+};
+
+/// One logical message of the channel.
+///
+/// Who sends what: from the primary come `Welcome`, `Granted`, `Denied`, `Connections` and `Disconnect`;
+/// both send `Message`; all others come from the worker. The codec does not check the direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// The primary's answer to `Hello`, with one descriptor: the stats page.
+    Welcome {
+        /// Always [`VERSION`].
+        version: u16,
+        /// The worker's id.
+        worker: u64,
+        /// Its place: which row of the stats page is its own.
+        slot: u32,
+        /// How many rows the stats page has.
+        slots: u32,
+        /// How often the cluster has been reloaded.
+        generation: u32,
+        /// How many workers the cluster means to run.
+        workers: u32,
+        /// The cluster's name.
+        name: String,
+        /// The largest payload of a `Message`, in bytes.
+        max_message: u64,
+    },
+    /// A `Listen` that worked.
+    Granted {
+        /// The `request` of the `Listen`.
+        request: u32,
+        /// How connections will come.
+        grant: Grant,
+    },
+    /// A `Listen` that did not.
+    Denied {
+        /// The `request` of the `Listen`.
+        request: u32,
+        /// The error number, if the operating system refused.
+        errno: Option<i32>,
+        /// The cause; cut to [`TEXT_LIMIT`].
+        text: String,
+    },
+    /// Connections for the worker to adopt or refuse, with one descriptor for each id.
+    Connections {
+        /// Where they were accepted.
+        listener: u32,
+        /// Their ids, 1 to [`MAX_CONNECTIONS`].
+        ids: Vec<u64>,
+    },
+    /// Drain and leave.
+    Disconnect,
+    /// The first frame of a worker.
+    Hello {
+        /// Always [`VERSION`].
+        version: u16,
+        /// The id it was started with.
+        worker: u64,
+        /// Its process id.
+        pid: u32,
+    },
+    /// The worker's body is about to run.
+    Online,
+    /// Please listen on this address for me.
+    Listen {
+        /// Chosen by the worker, repeated in the answer.
+        request: u32,
+        /// Where; port 0 asks for any.
+        address: Address,
+        /// How.
+        options: ListenOptions,
+    },
+    /// The worker is ready for connections of this listener.
+    Listening {
+        /// Which.
+        listener: u32,
+    },
+    /// The worker wants no more connections of this listener.
+    Unlisten {
+        /// Which.
+        listener: u32,
+    },
+    /// These connections are the worker's now.
+    Adopted {
+        /// Their ids, 1 to [`MAX_IDS`].
+        ids: Vec<u64>,
+    },
+    /// These connections were not touched; give them to somebody else.
+    Refused {
+        /// Their ids, 1 to [`MAX_IDS`].
+        ids: Vec<u64>,
+    },
+    /// The worker pauses or resumes: it has as many connections as it wants, or no longer.
+    Accepting {
+        /// Where.
+        listener: u32,
+        /// Whether it may be offered connections.
+        accepting: bool,
+    },
+    /// The worker disconnects by its own wish: withdraw it, it is draining.
+    Leaving,
+    /// The worker's body has ended.
+    Finished {
+        /// Why it failed, or nothing if it did not; cut to [`TEXT_LIMIT`].
+        failure: Option<String>,
+        /// Whether it failed by a panic.
+        panicked: bool,
+    },
+    /// A message of the user's. The only frame that may take several packets.
+    Message {
+        /// The type that was sent, for the error text when another one is asked for.
+        type_name: String,
+        /// The serialized value.
+        payload: Vec<u8>,
+    },
+}
+
+/// How a worker gets the connections of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// The primary accepts and hands them over.
+    Handed {
+        /// The listener's id.
+        listener: u32,
+        /// Where it listens in fact.
+        address: Address,
+    },
+    /// The worker accepts from the socket whose descriptor comes with the frame.
+    Socket {
+        /// The listener's id.
+        listener: u32,
+        /// Where it listens in fact.
+        address: Address,
+    },
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, at most [`PATH_LIMIT`] bytes; not checked any further here.
+    Unix(Vec<u8>),
+}
+
+/// How to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ListenOptions {
+    /// How many connections the kernel queues; the primary's default if absent.
+    pub(crate) backlog: Option<u32>,
+    /// Whether an IPv6 socket leaves IPv4 alone.
+    pub(crate) ipv6_only: bool,
+}
+
+/// The first byte of a packet. Numbers are never reused; `Hello`, `Welcome` and their version come first in
+/// every version of the protocol, so that versions can always be told apart.
+pub(super) mod kind {
+    pub(in crate::wire) const HELLO: u8 = 1;
+    pub(in crate::wire) const WELCOME: u8 = 2;
+    pub(in crate::wire) const GRANTED: u8 = 3;
+    pub(in crate::wire) const DENIED: u8 = 4;
+    pub(in crate::wire) const CONNECTIONS: u8 = 5;
+    pub(in crate::wire) const DISCONNECT: u8 = 6;
+    pub(in crate::wire) const ONLINE: u8 = 7;
+    pub(in crate::wire) const LISTEN: u8 = 8;
+    pub(in crate::wire) const LISTENING: u8 = 9;
+    pub(in crate::wire) const UNLISTEN: u8 = 10;
+    pub(in crate::wire) const ADOPTED: u8 = 11;
+    pub(in crate::wire) const REFUSED: u8 = 12;
+    pub(in crate::wire) const ACCEPTING: u8 = 13;
+    pub(in crate::wire) const LEAVING: u8 = 14;
+    pub(in crate::wire) const FINISHED: u8 = 15;
+    pub(in crate::wire) const MESSAGE: u8 = 16;
+    /// More of the payload of the `MESSAGE` before.
+    pub(in crate::wire) const CHUNK: u8 = 17;
+}
+
+impl Frame {
+    /// How many descriptors travel with this frame.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self {
+            Self::Welcome { .. } | Self::Granted { grant: Grant::Socket { .. }, .. } => 1,
+            Self::Connections { ids, .. } => ids.len(),
+            _ => 0,
+        }
+    }
+
+    /// The frame's name, for error texts.
+    pub(crate) fn name(&self) -> &'static str {
+        self.label().1
+    }
+
+    /// The frame's kind on the wire, and its name.
+    fn label(&self) -> (u8, &'static str) {
+        match self {
+            Self::Welcome { .. } => (kind::WELCOME, "Welcome"),
+            Self::Granted { .. } => (kind::GRANTED, "Granted"),
+            Self::Denied { .. } => (kind::DENIED, "Denied"),
+            Self::Connections { .. } => (kind::CONNECTIONS, "Connections"),
+            Self::Disconnect => (kind::DISCONNECT, "Disconnect"),
+            Self::Hello { .. } => (kind::HELLO, "Hello"),
+            Self::Online => (kind::ONLINE, "Online"),
+            Self::Listen { .. } => (kind::LISTEN, "Listen"),
+            Self::Listening { .. } => (kind::LISTENING, "Listening"),
+            Self::Unlisten { .. } => (kind::UNLISTEN, "Unlisten"),
+            Self::Adopted { .. } => (kind::ADOPTED, "Adopted"),
+            Self::Refused { .. } => (kind::REFUSED, "Refused"),
+            Self::Accepting { .. } => (kind::ACCEPTING, "Accepting"),
+            Self::Leaving => (kind::LEAVING, "Leaving"),
+            Self::Finished { .. } => (kind::FINISHED, "Finished"),
+            Self::Message { .. } => (kind::MESSAGE, "Message"),
+        }
+    }
+
+    /// Writes the kind and all fields but a message's payload, of which only the length is written.
+    pub(super) fn write(&self, to: &mut Writer) -> Result<(), WireError> {
+        to.u8(self.label().0);
+        match self {
+            Self::Welcome {
+                version,
+                worker,
+                slot,
+                slots,
+                generation,
+                workers,
+                name,
+                max_message,
+            } => {
+                to.u16(*version);
+                to.u64(*worker);
+                for number in [slot, slots, generation, workers] {
+                    to.u32(*number);
+                }
+                to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
+                to.u64(*max_message);
+            }
+            Self::Granted { request, grant } => {
+                to.u32(*request);
+                grant.write(to)?;
+            }
+            Self::Denied { request, errno, text } => {
+                to.u32(*request);
+                to.option(*errno, |to, errno| to.u32(errno.cast_unsigned()));
+                to.text(text, TEXT_LIMIT);
+            }
+            Self::Connections { listener, ids } => {
+                to.u32(*listener);
+                write_ids(to, ids, MAX_CONNECTIONS)?;
+            }
+            Self::Hello { version, worker, pid } => {
+                to.u16(*version);
+                to.u64(*worker);
+                to.u32(*pid);
+            }
+            Self::Listen { request, address, options } => {
+                to.u32(*request);
+                address.write(to)?;
+                to.option(options.backlog, Writer::u32);
+                to.bool(options.ipv6_only);
+            }
+            Self::Listening { listener } | Self::Unlisten { listener } => to.u32(*listener),
+            Self::Adopted { ids } | Self::Refused { ids } => write_ids(to, ids, MAX_IDS)?,
+            Self::Accepting { listener, accepting } => {
+                to.u32(*listener);
+                to.bool(*accepting);
+            }
+            Self::Finished { failure, panicked } => {
+                to.option(failure.as_deref(), |to, failure| to.text(failure, TEXT_LIMIT));
+                to.bool(*panicked);
+            }
+            Self::Message { type_name, payload } => {
+                to.u64(payload.len() as u64);
+                to.counted("a type name", type_name.as_bytes(), NAME_LIMIT)?;
+            }
+            Self::Disconnect | Self::Online | Self::Leaving => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a message's payload out, if this is one: it is sent from where it is.
+    pub(super) fn take_payload(&mut self) -> Vec<u8> {
+        match self {
+            Self::Message { payload, .. } => mem::take(payload),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads the one packet of any frame but a message.
+    pub(super) fn read(kind: u8, mut from: Reader<'_>) -> Result<Self, WireError> {
+        let frame = Self::read_fields(kind, &mut from)?;
+        from.finish()?;
+        Ok(frame)
+    }
+
+    fn read_fields(kind: u8, from: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(match kind {
+            kind::WELCOME => Self::Welcome {
+                version: read_version(from)?,
+                worker: from.u64("a worker's id")?,
+                slot: from.u32("a slot")?,
+                slots: from.u32("a number of slots")?,
+                generation: from.u32("a generation")?,
+                workers: from.u32("a number of workers")?,
+                name: from.text("the cluster's name", NAME_LIMIT)?,
+                max_message: from.u64("the message limit")?,
+            },
+            kind::GRANTED => {
+                Self::Granted { request: from.u32("a request")?, grant: Grant::read(from)? }
+            }
+            kind::DENIED => Self::Denied {
+                request: from.u32("a request")?,
+                errno: from
+                    .option("an error number", |from| from.u32("an error number"))?
+                    .map(u32::cast_signed),
+                text: from.text("an error text", TEXT_LIMIT)?,
+            },
+            kind::CONNECTIONS => Self::Connections {
+                listener: from.u32("a listener")?,
+                ids: read_ids(from, MAX_CONNECTIONS)?,
+            },
+            kind::DISCONNECT => Self::Disconnect,
+            kind::HELLO => Self::Hello {
+                version: read_version(from)?,
+                worker: from.u64("a worker's id")?,
+                pid: from.u32("a process id")?,
+            },
+            kind::ONLINE => Self::Online,
+            kind::LISTEN => Self::Listen {
+                request: from.u32("a request")?,
+                address: Address::read(from)?,
+                options: ListenOptions {
+                    backlog: from.option("a backlog", |from| from.u32("a backlog"))?,
+                    ipv6_only: from.bool("ipv6_only")?,
+                },
+            },
+            kind::LISTENING => Self::Listening { listener: from.u32("a listener")? },
+            kind::UNLISTEN => Self::Unlisten { listener: from.u32("a listener")? },
+            kind::ADOPTED => Self::Adopted { ids: read_ids(from, MAX_IDS)? },
+            kind::REFUSED => Self::Refused { ids: read_ids(from, MAX_IDS)? },
+            kind::ACCEPTING => Self::Accepting {
+                listener: from.u32("a listener")?,
+                accepting: from.bool("accepting")?,
+            },
+            kind::LEAVING => Self::Leaving,
+            kind::FINISHED => Self::Finished {
+                failure: from
+                    .option("a failure", |from| from.text("a failure's text", TEXT_LIMIT))?,
+                panicked: from.bool("panicked")?,
+            },
+            got => return Err(WireError::Kind { got }),
+        })
+    }
+}
+
+/// The version comes before everything that may differ between versions.
+fn read_version(from: &mut Reader<'_>) -> Result<u16, WireError> {
+    match from.u16("a version")? {
+        VERSION => Ok(VERSION),
+        theirs => Err(WireError::Version { theirs, ours: VERSION }),
+    }
+}
+
+fn write_ids(to: &mut Writer, ids: &[u64], limit: usize) -> Result<(), WireError> {
+    if ids.is_empty() {
+        return Err(WireError::NoIds);
+    }
+    to.u32(within("a list of ids", ids.len(), limit)?);
+    ids.iter().for_each(|id| to.u64(*id));
+    Ok(())
+}
+
+fn read_ids(from: &mut Reader<'_>, limit: usize) -> Result<Vec<u64>, WireError> {
+    let count = from.u32("a number of ids")? as usize;
+    within("a list of ids", count, limit)?;
+    if count == 0 {
+        return Err(WireError::NoIds);
+    }
+    // `count` is within a limit of a few thousand here, whatever the packet holds.
+    (0..count).map(|_| from.u64("an id")).collect()
+}
+
+impl Grant {
+    fn write(&self, to: &mut Writer) -> Result<(), WireError> {
+        let (tag, listener, address) = match self {
+            Self::Handed { listener, address } => (0, listener, address),
+            Self::Socket { listener, address } => (1, listener, address),
+        };
+        to.u8(tag);
+        to.u32(*listener);
+        address.write(to)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let tag = from.bool("a kind of grant")?;
+        let listener = from.u32("a listener")?;
+        let address = Address::read(from)?;
+        Ok(match tag {
+            false => Self::Handed { listener, address },
+            true => Self::Socket { listener, address },
+        })
+    }
+}
+
+impl Address {
+    fn write(&self, to: &mut Writer) -> Result<(), WireError> {
+        match self {
+            Self::Tcp(SocketAddr::V4(address)) => {
+                to.u8(4);
+                to.raw(&address.ip().octets());
+                to.u16(address.port());
+            }
+            Self::Tcp(SocketAddr::V6(address)) => {
+                to.u8(6);
+                to.raw(&address.ip().octets());
+                to.u16(address.port());
+                to.u32(address.flowinfo());
+                to.u32(address.scope_id());
+            }
+            Self::Unix(path) => {
+                to.u8(1);
+                to.counted("a socket's path", path, PATH_LIMIT)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(match from.u8("a kind of address")? {
+            1 => Self::Unix(from.counted("a socket's path", PATH_LIMIT)?.to_vec()),
+            4 => {
+                let ip = IpAddr::V4(Ipv4Addr::from(from.array::<4>("an address")?));
+                Self::Tcp(SocketAddr::new(ip, from.u16("a port")?))
+            }
+            6 => {
+                let ip = Ipv6Addr::from(from.array::<16>("an address")?);
+                let port = from.u16("a port")?;
+                let (flow, scope) = (from.u32("a flow")?, from.u32("a scope")?);
+                Self::Tcp(SocketAddrV6::new(ip, port, flow, scope).into())
+            }
+            got => return Err(WireError::Value { what: "a kind of address", got }),
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! Round trips of arbitrary frames, and packets that no honest peer would send.
+
+use std::net::SocketAddr;
+
+use proptest::{collection::vec, option, prelude::*};
+
+use super::*;
+
+const MAX_MESSAGE: u64 = 1 << 20;
+
+/// The packets of a frame, as bytes and descriptor counts.
+fn packets(frame: Frame) -> Vec<(Vec<u8>, usize)> {
+    let mut outgoing = Outgoing::new(frame).unwrap();
+    let mut packets = Vec::new();
+    while let Some(packet) = outgoing.packet() {
+        assert!((1..=PACKET_LIMIT).contains(&packet.len()));
+        packets.push(([packet.head, packet.body].concat(), packet.descriptors));
+        outgoing.advance();
+    }
+    packets
+}
+
+fn only_packet(frame: Frame) -> Vec<u8> {
+    let mut all = packets(frame);
+    assert_eq!(all.len(), 1);
+    all.remove(0).0
+}
+
+fn decode(packets: &[(Vec<u8>, usize)]) -> Result<Vec<Frame>, WireError> {
+    let mut decoder = Decoder::new(MAX_MESSAGE);
+    let frames = packets.iter().map(|(bytes, count)| decoder.push(bytes, *count));
+    frames.filter_map(Result::transpose).collect()
+}
+
+fn refused(packet: &[u8]) -> WireError {
+    Decoder::new(MAX_MESSAGE).push(packet, 0).unwrap_err()
+}
+
+fn message(length: usize) -> Frame {
+    let payload = (0..length).map(|index| index as u8).collect();
+    Frame::Message { type_name: "alloc::vec::Vec<u8>".into(), payload }
+}
+
+fn addresses() -> impl Strategy<Value = Address> {
+    prop_oneof![
+        any::<SocketAddr>().prop_map(Address::Tcp),
+        vec(any::<u8>(), 0..=PATH_LIMIT).prop_map(Address::Unix),
+    ]
+}
+
+fn grants() -> impl Strategy<Value = Grant> {
+    prop_oneof![
+        (any::<u32>(), addresses())
+            .prop_map(|(listener, address)| Grant::Handed { listener, address }),
+        (any::<u32>(), addresses())
+            .prop_map(|(listener, address)| Grant::Socket { listener, address }),
+    ]
+}
+
+fn from_primary() -> impl Strategy<Value = Frame> {
+    let welcome = (any::<u64>(), any::<[u32; 4]>(), any::<String>(), any::<u64>()).prop_map(
+        |(worker, [slot, slots, generation, workers], name, max_message)| Frame::Welcome {
+            version: VERSION,
+            worker,
+            slot,
+            slots,
+            generation,
+            workers,
+            name,
+            max_message,
+        },
+    );
+    prop_oneof![
+        welcome,
+        (any::<u32>(), grants()).prop_map(|(request, grant)| Frame::Granted { request, grant }),
+        (any::<u32>(), any::<Option<i32>>(), any::<String>())
+            .prop_map(|(request, errno, text)| Frame::Denied { request, errno, text }),
+        (any::<u32>(), vec(any::<u64>(), 1..=MAX_CONNECTIONS))
+            .prop_map(|(listener, ids)| Frame::Connections { listener, ids }),
+        Just(Frame::Disconnect),
+    ]
+}
+
+fn from_worker() -> impl Strategy<Value = Frame> {
+    let options = (any::<Option<u32>>(), any::<bool>())
+        .prop_map(|(backlog, ipv6_only)| ListenOptions { backlog, ipv6_only });
+    prop_oneof![
+        (any::<u64>(), any::<u32>()).prop_map(|(worker, pid)| Frame::Hello {
+            version: VERSION,
+            worker,
+            pid
+        }),
+        Just(Frame::Online),
+        (any::<u32>(), addresses(), options).prop_map(|(request, address, options)| {
+            Frame::Listen { request, address, options }
+        }),
+        any::<u32>().prop_map(|listener| Frame::Listening { listener }),
+        any::<u32>().prop_map(|listener| Frame::Unlisten { listener }),
+        vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Adopted { ids }),
+        vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Refused { ids }),
+        (any::<u32>(), any::<bool>())
+            .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
+        Just(Frame::Leaving),
+        (option::of(any::<String>()), any::<bool>())
+            .prop_map(|(failure, panicked)| Frame::Finished { failure, panicked }),
+    ]
+}
+
+fn frames() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        3 => from_primary(),
+        3 => from_worker(),
+        1 => prop_oneof![0..100_usize, 60_000..200_000_usize].prop_map(message),
+    ]
+}
+
+/// Feeds packets to a decoder that is used on after errors, and checks what it holds after each.
+fn feed(packets: &[(Vec<u8>, usize)]) {
+    let mut decoder = Decoder::new(MAX_MESSAGE);
+    let mut arrived = 0;
+    for (packet, descriptors) in packets {
+        arrived += packet.len();
+        let _ = decoder.push(packet, *descriptors);
+        if let Some(partial) = &decoder.partial {
+            assert!(partial.payload.capacity() <= 2 * arrived);
+            assert!(partial.payload.capacity() <= partial.total);
+            assert!(partial.total as u64 <= MAX_MESSAGE);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn frames_come_back_as_they_were_sent(sent in vec(frames(), 1..6)) {
+        let wire: Vec<_> = sent.iter().cloned().flat_map(packets).collect();
+        for frame in &sent {
+            let packets = packets(frame.clone());
+            prop_assert_eq!(packets[0].1, frame.descriptors());
+            prop_assert!(packets[1..].iter().all(|(_, descriptors)| *descriptors == 0));
+        }
+        prop_assert_eq!(decode(&wire), Ok(sent));
+    }
+
+    #[test]
+    fn garbage_is_survived(wire in vec((vec(any::<u8>(), 0..300), 0..3_usize), 0..20)) {
+        feed(&wire);
+    }
+
+    #[test]
+    fn a_known_kind_with_garbage_is_survived(
+        wire in vec((0..20_u8, vec(prop_oneof![Just(0_u8), any::<u8>()], 0..100), 0..3_usize), 0..20),
+    ) {
+        let packet = |(kind, rest, descriptors)| ([vec![kind], rest].concat(), descriptors);
+        feed(&wire.into_iter().map(packet).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn flipped_bits_are_survived(
+        sent in vec(frames(), 1..4),
+        flips in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..8_u32), 1..8),
+    ) {
+        let mut wire: Vec<_> = sent.into_iter().flat_map(packets).collect();
+        for (packet, byte, bit) in flips {
+            let (bytes, _) = packet.get_mut(&mut wire[..]);
+            // Early bytes are tags and counts, the ones worth flipping.
+            let near = byte.index(bytes.len().min(64));
+            bytes[near] ^= 1_u8 << bit;
+        }
+        feed(&wire);
+    }
+
+    #[test]
+    fn a_cut_or_longer_packet_is_an_error(
+        frame in prop_oneof![from_primary(), from_worker()],
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = only_packet(frame.clone());
+        let cut = &bytes[..cut.index(bytes.len())];
+        prop_assert!(Decoder::new(0).push(cut, frame.descriptors()).is_err());
+        bytes.push(0);
+        let longer = Decoder::new(0).push(&bytes, frame.descriptors());
+        prop_assert_eq!(longer, Err(WireError::Trailing { bytes: 1 }));
+    }
+
+    #[test]
+    fn a_wrong_number_of_descriptors_is_an_error(frame in frames(), more in 1..4_usize) {
+        let mut wire = packets(frame.clone());
+        let last = wire.len() - 1;
+        wire[last].1 += more;
+        let error = decode(&wire).unwrap_err();
+        prop_assert!(matches!(error, WireError::Descriptors { .. }), "{}", error);
+        if frame.descriptors() > 0 {
+            wire[0].1 = 0;
+            prop_assert!(decode(&wire).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_comes_between_the_parts_of_a_message(
+        length in 2 * PACKET_LIMIT..6 * PACKET_LIMIT,
+        other in frames(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let mut wire = packets(message(length));
+        let at = 1 + at.index(wire.len() - 1);
+        wire.insert(at, packets(other).remove(0));
+        let error = decode(&wire).unwrap_err();
+        prop_assert!(matches!(error, WireError::Interrupted { .. }), "{}", error);
+    }
+
+    #[test]
+    fn lost_and_repeated_parts_are_noticed(
+        length in 3 * PACKET_LIMIT..6 * PACKET_LIMIT,
+        at in any::<prop::sample::Index>(),
+    ) {
+        let wire = packets(message(length));
+        let at = at.index(wire.len());
+        let mut lost = wire.clone();
+        lost.remove(at);
+        prop_assert!(decode(&lost).map_or(true, |frames| frames.is_empty()));
+        let mut repeated = wire;
+        repeated.insert(at, repeated[at].clone());
+        prop_assert!(decode(&repeated).is_err());
+    }
+}
+
+#[test]
+fn messages_of_every_size_around_a_packet_come_back() {
+    let head = packets(message(0))[0].0.len();
+    for length in [0, 1, PACKET_LIMIT - head - 1, PACKET_LIMIT - head, PACKET_LIMIT - head + 1] {
+        let wire = packets(message(length));
+        assert_eq!(wire.len(), if length + head > PACKET_LIMIT { 2 } else { 1 });
+        assert_eq!(decode(&wire), Ok(vec![message(length)]));
+    }
+    let wire = packets(message(MAX_MESSAGE as usize));
+    assert_eq!(decode(&wire), Ok(vec![message(MAX_MESSAGE as usize)]));
+}
+
+#[test]
+fn a_message_over_the_limit_says_both_sizes() {
+    let mut decoder = Decoder::new(99);
+    let error = decoder.push(&packets(message(100))[0].0, 0).unwrap_err();
+    assert_eq!(error.to_string(), "a message is too long: 100, the limit is 99");
+    assert!(decoder.push(&packets(message(99))[0].0, 0).unwrap().is_some());
+
+    let huge = [&[kind::MESSAGE][..], &u64::MAX.to_le_bytes(), &[0; 4]].concat();
+    assert!(matches!(Decoder::new(u64::MAX - 1).push(&huge, 0), Err(WireError::TooLong { .. })));
+    let mut trusting = Decoder::new(u64::MAX);
+    let _ = trusting.push(&[&huge[..], b"x"].concat(), 0);
+    assert!(trusting.partial.is_none_or(|partial| partial.payload.capacity() < 64));
+}
+
+#[test]
+fn the_first_error_of_a_packet_is_named() {
+    assert_eq!(refused(&[]), WireError::Empty);
+    assert_eq!(refused(&[0]), WireError::Kind { got: 0 });
+    assert_eq!(refused(&[200, 1, 2]), WireError::Kind { got: 200 });
+    assert_eq!(refused(&[kind::CHUNK, 1]), WireError::Stray);
+    assert_eq!(refused(&[kind::LISTENING, 1]), WireError::Short { what: "a listener" });
+    assert_eq!(refused(&[kind::ACCEPTING, 1, 0, 0, 0, 2]).to_string(), "accepting cannot be 2");
+    assert_eq!(refused(&[kind::ADOPTED, 0, 0, 0, 0]), WireError::NoIds);
+    let count = [&[kind::ADOPTED][..], &u32::MAX.to_le_bytes()].concat();
+    assert!(matches!(refused(&count), WireError::TooLong { limit: 4096, .. }));
+    let not_text = [&[kind::FINISHED, 1, 1, 0, 0, 0, 0xff][..], &[0]].concat();
+    assert!(matches!(refused(&not_text), WireError::NotText { .. }));
+    assert!(matches!(refused(&vec![1; PACKET_LIMIT + 1]), WireError::TooLong { .. }));
+}
+
+#[test]
+fn another_version_is_recognised_whatever_follows_it() {
+    for kind in [kind::HELLO, kind::WELCOME] {
+        let error = refused(&[kind, 7, 0, 1, 2, 3]);
+        assert_eq!(error, WireError::Version { theirs: 7, ours: VERSION });
+    }
+}
+
+#[test]
+fn a_message_without_progress_is_refused() {
+    let wire = packets(message(2 * PACKET_LIMIT));
+    let mut decoder = Decoder::new(MAX_MESSAGE);
+    assert_eq!(decoder.push(&wire[0].0, 0), Ok(None));
+    assert!(matches!(decoder.push(&[kind::CHUNK], 0), Err(WireError::Chunk { got: 0, .. })));
+    assert_eq!(decoder.push(&wire[1].0, 0), Err(WireError::Stray), "the rest is not trusted");
+}
+
+#[test]
+fn long_texts_are_cut_at_a_character() {
+    let text = "é".repeat(TEXT_LIMIT);
+    for text in [text.clone(), format!("x{text}")] {
+        let sent = Frame::Finished { failure: Some(text.clone()), panicked: true };
+        let Ok(Some(Frame::Finished { failure: Some(cut), panicked: true })) =
+            Decoder::new(0).push(&only_packet(sent), 0)
+        else {
+            panic!("another frame came back")
+        };
+        assert!(text.starts_with(&cut));
+        assert!((TEXT_LIMIT - 1..=TEXT_LIMIT).contains(&cut.len()));
+    }
+}
+
+#[test]
+fn what_is_over_its_limit_is_not_sent() {
+    let refused = |frame| Outgoing::new(frame).unwrap_err();
+    let ids = |count| vec![1; count];
+    let too_many = Frame::Connections { listener: 1, ids: ids(MAX_CONNECTIONS + 1) };
+    assert!(matches!(refused(too_many), WireError::TooLong { got: 65, limit: 64, .. }));
+    assert_eq!(refused(Frame::Connections { listener: 1, ids: ids(0) }), WireError::NoIds);
+    assert!(matches!(refused(Frame::Adopted { ids: ids(4097) }), WireError::TooLong { .. }));
+    assert_eq!(only_packet(Frame::Refused { ids: ids(MAX_IDS) }).len(), 5 + 8 * MAX_IDS);
+    let type_name = "x".repeat(NAME_LIMIT + 1);
+    let message = Frame::Message { type_name, payload: Vec::new() };
+    assert!(matches!(refused(message), WireError::TooLong { got: 4097, limit: 4096, .. }));
+    let address = Address::Unix(vec![b'x'; PATH_LIMIT + 1]);
+    let listen = Frame::Listen { request: 1, address, options: ListenOptions::default() };
+    assert!(matches!(refused(listen), WireError::TooLong { got: 109, .. }));
+}
