@@ -57,7 +57,7 @@ pub(crate) fn check(
         return;
     }
     for path in paths(source).iter().filter(|path| !path.test) {
-        let Some(to) = path.from_root(&source.module) else { continue };
+        let Some(to) = path.resolve(&source.module) else { continue };
         if let Some(remedy) = fault(&source.module, &to, exports) {
             findings.push(Finding::new(source, path.line, "layer", remedy));
         }

@@ -19,7 +19,7 @@ pub(crate) struct Path {
 
 impl Path {
     /// The segments after the crate's root; `None` for a path that begins with a crate or a local name.
-    pub(crate) fn from_root(&self, module: &[String]) -> Option<Vec<String>> {
+    pub(crate) fn resolve(&self, module: &[String]) -> Option<Vec<String>> {
         let mut base = [module, &self.inside].concat();
         let mut rest = self.segments.as_slice();
         match rest.first()?.as_str() {
@@ -43,7 +43,7 @@ pub(crate) fn exports(sources: &[Source]) -> BTreeMap<String, String> {
     let root = sources.iter().filter(|source| source.module.is_empty());
     root.flat_map(paths)
         .filter_map(|path| {
-            let segments = path.from_root(&[]).unwrap_or_else(|| path.segments.clone());
+            let segments = path.resolve(&[]).unwrap_or_else(|| path.segments.clone());
             (segments.len() > 1).then(|| (path.name, segments[0].clone()))
         })
         .collect()
@@ -182,8 +182,8 @@ mod tests {
 
     fn resolved(file: &str, text: &str) -> Vec<Option<String>> {
         let source = Source::new(file, text);
-        let from_root = |path: &super::Path| path.from_root(&source.module);
-        paths(&source).iter().map(|path| from_root(path).map(|path| path.join("::"))).collect()
+        let resolve = |path: &super::Path| path.resolve(&source.module);
+        paths(&source).iter().map(|path| resolve(path).map(|path| path.join("::"))).collect()
     }
 
     #[test]
