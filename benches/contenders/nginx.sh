@@ -1,0 +1,34 @@
+#!/bin/sh
+# nginx in the foreground from a temporary configuration, which goes away with it.
+# usage: nginx.sh LISTEN WORKERS        (nginx cannot take port 0)
+set -eu
+
+if [ $# -ne 2 ]; then
+    echo "usage: $0 ADDR:PORT WORKERS" >&2
+    exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+directory=$(mktemp -d)
+server=
+
+stop() {
+    trap '' TERM INT
+    [ -z "$server" ] || kill -TERM "$server" 2>/dev/null || true
+    [ -z "$server" ] || wait "$server" || true
+    rm -rf "$directory"
+}
+trap stop EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
+
+sed -e "s|@DIRECTORY@|$directory|g; s|@LISTEN@|$1|g; s|@WORKERS@|$2|g" \
+    "$here/nginx.conf.in" >"$directory/nginx.conf"
+nginx -p "$directory" -e stderr -c "$directory/nginx.conf" &
+server=$!
+
+# nginx writes its pid after it listens.
+while [ ! -s "$directory/nginx.pid" ] && kill -0 "$server" 2>/dev/null; do
+    sleep 0.02
+done
+[ ! -s "$directory/nginx.pid" ] || echo "listening on http://$1"
+wait "$server"

@@ -1,0 +1,78 @@
+//! What the contenders share: their command line and their answer. Nothing that a request passes through.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process;
+
+/// The body of `GET /plaintext`.
+pub const BODY: &str = "Hello, World!";
+
+/// The command line of a contender.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen; port 0 asks the kernel for a free one.
+    pub listen: SocketAddr,
+    /// Threads that serve requests.
+    pub workers: usize,
+    /// Close a connection after its first answer, for servers that do not read the request.
+    pub close: bool,
+}
+
+impl Options {
+    /// Reads the command line, or ends the program with status 2 and the reason.
+    pub fn from_args() -> Self {
+        Self::parse(std::env::args().skip(1)).unwrap_or_else(|reason| {
+            eprintln!("{reason}\nusage: [--listen ADDR:PORT] [--workers N] [--close]");
+            process::exit(2)
+        })
+    }
+
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut options = Self { listen, workers: 2, close: false };
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--listen" => options.listen = value(&arg, args.next())?,
+                "--workers" => options.workers = value(&arg, args.next())?,
+                "--close" => options.close = true,
+                _ => return Err(format!("unknown argument {arg:?}")),
+            }
+        }
+        if options.workers == 0 {
+            return Err("--workers: at least 1".into());
+        }
+        Ok(options)
+    }
+}
+
+fn value<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<T, String> {
+    let text = text.ok_or_else(|| format!("{name}: a value is missing"))?;
+    text.parse().map_err(|_| format!("{name}: cannot read {text:?}"))
+}
+
+/// Prints the line that scripts wait for.
+pub fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn reads_every_option() {
+        let options = parse("--listen [::1]:80 --workers 3 --close");
+        let listen = "[::1]:80".parse().map_err(|_| String::new());
+        assert_eq!(options, listen.map(|listen| Options { listen, workers: 3, close: true }));
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_read() {
+        for line in ["--workers", "--workers 0", "--workers x", "--listen here", "--colse"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
