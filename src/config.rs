@@ -250,10 +250,20 @@ impl From<&Address> for Address {
     }
 }
 
+/// Where the standard streams of a worker process go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stdio {
+    /// Where the primary's go. The default.
+    #[default]
+    Inherit,
+    /// Nowhere.
+    Null,
+}
+
 /// Whether workers live in the primary's memory. Backends answer it, so that nothing else has to
 /// ask for the mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub(crate) enum Memory {
     /// A value can be moved to a worker.
     Shared,
     /// A value must be encoded, a socket passed as a descriptor.

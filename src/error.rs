@@ -110,6 +110,12 @@ impl From<io::Error> for Error {
     }
 }
 
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// Gives an operating system's error the name of what was attempted.
 pub(crate) trait Context<T> {
     /// Wraps the error with `text`, as an error of `kind`.

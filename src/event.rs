@@ -1,6 +1,44 @@
-//! How a worker ended.
+//! Where a worker is in its life, and how it ended.
 
 use std::fmt;
+
+/// Where a worker is in its life (Node: `worker.state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Asked for; its body does not run yet.
+    Starting,
+    /// Its body runs.
+    Online,
+    /// It is ready for connections of at least one address.
+    Listening,
+    /// It is leaving: nothing new reaches it, it finishes what it has.
+    Draining,
+    /// It has ended.
+    Gone,
+}
+
+/// What moves a worker on in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Online,
+    Listening,
+    Leave,
+    End,
+}
+
+impl State {
+    /// The state that a step leads to. A life only goes forward: a step that comes late changes
+    /// nothing.
+    pub(crate) fn after(self, step: Step) -> Self {
+        let next = match step {
+            Step::Online => Self::Online,
+            Step::Listening => Self::Listening,
+            Step::Leave => Self::Draining,
+            Step::End => Self::Gone,
+        };
+        self.max(next)
+    }
+}
 
 /// How a worker ended (Node: the `code` and `signal` of the `exit` event).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

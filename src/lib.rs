@@ -1,16 +1,79 @@
-//! skeleton
-#![deny(missing_docs)]
-#![allow(dead_code, unused_imports)]
+//! Node's `cluster` for Rust, with the choice that Node never gave: the same program runs its workers as
+//! **processes** or as **pinned threads**, by changing one value.
+//!
+//! ```no_run
+//! use bimodal::{Cluster, Mode, Worker, http};
+//!
+//! fn main() -> bimodal::Result<()> {
+//!     let mode = Mode::from_args_or_env()?; // --mode process|thread, or BIMODAL_MODE
+//!     Cluster::builder(mode).run(|worker: Worker| async move {
+//!         let listener = worker.listen("127.0.0.1:3000").await?;
+//!         let id = worker.id();
+//!         let hello = http::service_fn(move |_request| async move {
+//!             http::text(format!("hello from worker {id}\n"))
+//!         });
+//!         http::serve(listener, hello).await
+//!     })?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Builder::run`] supervises: it restarts workers that crash, drains on SIGTERM and returns a
+//! [`Report`]. [`Builder::launch`] is Node's way: the program [forks](Cluster::fork), reads
+//! [events](Cluster::events) and decides.
+//!
+//! | | [`Mode::Process`] | [`Mode::Thread`] |
+//! |---|---|---|
+//! | panic in a handler | that worker ends, is replaced | same |
+//! | abort, segfault, stack overflow, `exit` | that worker ends, is replaced | the program ends |
+//! | endless loop in a handler | can be killed | cannot be killed: left behind, and reported |
+//! | kill | SIGKILL, immediate | at the loop's next turn |
+//! | memory, descriptors, directory, user | per worker | shared |
+//! | message | serialized | moved |
+//! | connections | passed as descriptors, or accepted from one socket | moved, or taken from one queue |
 
 pub mod accept;
+mod backend;
+mod builder;
 pub mod clock;
+mod cluster;
+mod config;
 mod error;
+mod event;
 pub mod event_loop;
+mod events;
+mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+mod message;
+mod primary;
+mod schedule;
+mod shared;
+mod supervise;
 mod sys;
 mod wire;
+mod worker;
 
+pub use accept::{Connection, ListenOptions};
+pub use builder::{Builder, Settings};
+pub use cluster::{Cluster, Report};
+pub use config::{Address, Mode, Scheduling, Stdio, Workers};
 pub use error::{Error, ErrorKind, Result};
+pub use event::{ExitStatus, State};
+pub use events::{Event, Events};
+pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
+pub use message::Message;
+pub use shared::{SlotStats, StatsPage};
+pub use worker::{Flow, Listener, Outcome, Worker};
+
+/// The name of the cluster this process was started to be a worker of; `None` in a program that was
+/// started in any other way.
+///
+/// For a `main` that has to do something else first, such as a test program: get to that cluster's
+/// [`Builder::run`] or [`Builder::launch`] directly.
+#[must_use]
+pub fn worker_of() -> Option<&'static str> {
+    backend::process::child::invited_to()
+}

@@ -4,11 +4,24 @@
 //! narrow traits around it: where connections come from ([`Accept`]) and who counts them ([`Count`]).
 //! It does not know how a connection reached this loop, nor what is spoken on it.
 
+mod acceptor;
 mod connection;
+mod dispatch;
+mod queue;
+mod socket;
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use socket2::Socket;
+
+pub(crate) use acceptor::Acceptor;
 pub use connection::Connection;
+pub(crate) use dispatch::{Dealt, Dispatcher, Door, Rules};
+pub(crate) use queue::AcceptQueue;
+pub use socket::ListenOptions;
+
+/// The queue from which worker threads take connections.
+pub(crate) type SharedQueue = AcceptQueue<Socket, Waker>;
 
 /// A source of connections, on the current loop.
 pub trait Accept {

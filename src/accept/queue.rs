@@ -9,7 +9,7 @@
 use loom::sync::Mutex;
 #[cfg(not(loom))]
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 /// What a sleeper left behind to be woken with.
 pub(crate) trait Wake: Clone {
@@ -33,12 +33,20 @@ struct Waiting<W> {
     takers: VecDeque<(u64, W)>,
     /// A producer that found the queue full.
     producer: Option<W>,
+    /// Nothing more will be pushed.
+    closed: bool,
+}
+
+impl<T, W> fmt::Debug for AcceptQueue<T, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptQueue").finish_non_exhaustive()
+    }
 }
 
 impl<T, W: Wake> AcceptQueue<T, W> {
     /// An empty queue for at most `bound` items, at least 1.
     pub(crate) fn new(bound: usize) -> Self {
-        let waiting = Waiting { takers: VecDeque::new(), producer: None };
+        let waiting = Waiting { takers: VecDeque::new(), producer: None, closed: false };
         Self { items: channel::Channel::new(bound.max(1)), waiting: Mutex::new(waiting) }
     }
 
@@ -100,6 +108,16 @@ impl<T, W: Wake> AcceptQueue<T, W> {
         if !self.items.is_empty() {
             self.wake_a_taker();
         }
+    }
+
+    /// Says that nothing more will be pushed: whoever leaves now takes the rest along.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Whether nothing more will be pushed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Whether nothing waits to be taken.

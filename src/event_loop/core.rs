@@ -137,6 +137,11 @@ impl Core {
         AskedHooks::ask(hooks)
     }
 
+    pub(super) fn pass_by_hooks(&self) {
+        let hooks = self.hooks.borrow().snapshot();
+        hooks.iter().for_each(|hook| hook.pass_by());
+    }
+
     pub(super) fn poll_kernel(
         &self,
         events: &mut Events,
@@ -224,13 +229,17 @@ impl Core {
     }
 
     /// Drops everything that runs on the loop. What survives outside (sleeps, sources, wakers) does nothing from now on.
-    pub(super) fn close(&self) {
-        self.closed.set(true);
-        self.shared.close();
+    pub(super) fn cancel_tasks(&self) {
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
         let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
         drop(yielded);
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        self.shared.close();
+        self.cancel_tasks();
         let hooks = std::mem::take(&mut *self.hooks.borrow_mut());
         drop(hooks);
         self.timers.borrow_mut().clear();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::core::{Core, current};
 
-/// Called on the loop's thread around each sleep in the kernel, and only then: a turn that has work does not ask.
+/// Called on the loop's thread around each sleep in the kernel; a turn that has work anyway only passes by.
 ///
 /// The protocol for a queue that other threads fill: `before_sleep` announces "idle" and *then* looks at the queue
 /// once more; who fills the queue looks for idle loops *after* filling and calls [`Remote::wake`](super::Remote::wake).
@@ -17,6 +17,9 @@ pub trait SleepHook {
 
     /// Back from the kernel, before any task runs. Follows every `before_sleep`, also one that returned `false`.
     fn after_sleep(&self);
+
+    /// A turn does not sleep, because it has work. Does nothing unless overridden.
+    fn pass_by(&self) {}
 }
 
 /// Adds a hook to the current loop until the guard is dropped. Hooks are called in the order they were added.

@@ -29,6 +29,8 @@
 mod core;
 mod hook;
 mod join;
+mod mailbox;
+mod signal;
 mod sleep;
 mod source;
 mod stats;
@@ -57,6 +59,8 @@ pub use self::hook::{HookGuard, SleepHook, on_sleep};
 pub use self::join::{Cancelled, JoinHandle, spawn, spawn_urgent};
 pub use self::sleep::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout};
 pub use self::source::Source;
+pub(crate) use self::mailbox::{Mailbox, Postbox, mailbox};
+pub(crate) use self::signal::Signals;
 pub use self::stats::LoopStats;
 pub use self::waker::Remote;
 
@@ -151,6 +155,13 @@ impl EventLoop {
         self.turn_entered(until)
     }
 
+    /// Drops all tasks that were spawned; the loop itself can go on.
+    pub(crate) fn cancel_tasks(&mut self) {
+        let core = Rc::clone(&self.core);
+        let _entered = core.enter();
+        core.cancel_tasks();
+    }
+
     fn turn_entered(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.look_at_kernel(until)?;
         self.core.take_remote_wakes();
@@ -165,6 +176,7 @@ impl EventLoop {
     fn look_at_kernel(&mut self, until: Option<Instant>) -> io::Result<()> {
         let timeout = self.core.sleep_time(until);
         if timeout == Some(Duration::ZERO) {
+            self.core.pass_by_hooks();
             return self.poll_kernel(timeout, false);
         }
         let asked = self.core.ask_hooks();

@@ -9,7 +9,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};
 
-use crate::{id::Slot, sys};
+use crate::{id::Slot, sys::memory::SharedWords};
 
 /// Words of 8 bytes from one row to the next.
 const ROW: usize = 16;
@@ -30,7 +30,7 @@ enum Column {
 /// The counters of all workers of a cluster.
 #[derive(Debug)]
 pub struct StatsPage {
-    words: sys::SharedWords,
+    words: SharedWords,
 }
 
 impl StatsPage {
@@ -39,18 +39,18 @@ impl StatsPage {
 
     /// A page that threads of this process share.
     pub(crate) fn heap() -> Arc<Self> {
-        Arc::new(Self { words: sys::SharedWords::heap(Self::ROWS * ROW) })
+        Arc::new(Self { words: SharedWords::heap(Self::ROWS * ROW) })
     }
 
     /// A page that processes share, and the descriptor to hand to them.
     pub(crate) fn memfd() -> io::Result<(Arc<Self>, OwnedFd)> {
-        let (words, descriptor) = sys::SharedWords::memfd("bimodal-stats", Self::ROWS * ROW)?;
+        let (words, descriptor) = SharedWords::memfd("bimodal-stats", Self::ROWS * ROW)?;
         Ok((Arc::new(Self { words }), descriptor))
     }
 
     /// The page behind a descriptor that came from the primary.
     pub(crate) fn map(descriptor: OwnedFd) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { words: sys::SharedWords::map(descriptor, Self::ROWS * ROW)? }))
+        Ok(Arc::new(Self { words: SharedWords::map(descriptor, Self::ROWS * ROW)? }))
     }
 
     /// The row of a slot.

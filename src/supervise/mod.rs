@@ -20,8 +20,8 @@ use crate::id::{Slot, WorkerId};
 pub(crate) struct Policy {
     /// How many slots to keep filled.
     pub(crate) workers: usize,
-    /// When to start a replacement.
-    pub(crate) restart: Restart,
+    /// When to start a replacement; never if absent.
+    pub(crate) restart: Option<Restart>,
     /// How long workers may drain before they are killed.
     pub(crate) grace: Duration,
 }
@@ -46,6 +46,8 @@ pub(crate) enum Happening {
     Ready { worker: WorkerId },
     /// A worker is gone.
     Ended { worker: WorkerId, ending: Ending },
+    /// A worker was told to end at once.
+    Killed { worker: WorkerId },
     /// A graceful stop was asked for; the second time means at once.
     Stop,
     /// Time has passed.
@@ -120,6 +122,7 @@ impl Supervisor {
             }
             Happening::Ready { worker } => self.ready(worker),
             Happening::Ended { worker, ending } => self.ended(now, worker, ending, actions),
+            Happening::Killed { worker } => self.killed(now, worker),
             Happening::Stop => self.stop(now, actions),
         }
         self.pass_time(now, actions);
@@ -155,20 +158,26 @@ impl Supervisor {
         }
     }
 
+    fn killed(&mut self, now: Instant, worker: WorkerId) {
+        if let Some(record) = self.workers.get_mut(&worker) {
+            record.killed.get_or_insert(now);
+        }
+    }
+
     fn ended(&mut self, now: Instant, worker: WorkerId, ending: Ending, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.remove(&worker) else { return };
         let Ending::Failed(cause) = ending else { return };
         if self.stopping() {
             return;
         }
-        let lived = now.duration_since(record.started);
+        let Some(restart) = &self.policy.restart else { return };
+        let healthy = now.duration_since(record.started) >= restart.healthy;
         let failures = self.failures.entry(record.slot).or_default();
-        *failures = if record.ready && lived >= self.policy.restart.healthy { 1 } else { *failures + 1 };
-        let failures = *failures;
-        if !self.ever_ready && failures >= self.policy.restart.attempts {
+        *failures = if healthy { 1 } else { *failures + 1 };
+        if !healthy && !self.ever_ready && *failures >= restart.attempts {
             return self.give_up(now, cause, actions);
         }
-        self.due.insert((now + self.policy.restart.delay(failures), record.slot));
+        self.due.insert((now + restart.delay(*failures), record.slot));
     }
 
     /// No worker ever got ready: more tries would only repeat the same failure.
@@ -227,7 +236,7 @@ mod tests {
     impl Bench {
         fn new(workers: usize) -> Self {
             let now = crate::clock::now();
-            let policy = Policy { workers, restart: Restart::default(), grace: Duration::from_secs(10) };
+            let policy = Policy { workers, restart: Some(Restart::default()), grace: Duration::from_secs(10) };
             Self { supervisor: Supervisor::new(policy, now), now, next: 0 }
         }
 

@@ -9,7 +9,7 @@ pub(crate) struct Restart {
     pub(crate) first_delay: Duration,
     /// The longest delay.
     pub(crate) longest_delay: Duration,
-    /// A ready worker that lived this long starts the count anew.
+    /// A worker that lived this long starts the count anew.
     pub(crate) healthy: Duration,
     /// Failures of one slot after which a cluster whose workers never got ready gives up.
     pub(crate) attempts: u32,

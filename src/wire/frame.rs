@@ -13,7 +13,7 @@ use super::{
 /// One logical message of the channel.
 ///
 /// Who sends what: from the primary come `Welcome`, `Granted`, `Denied`, `Connections` and `Disconnect`;
-/// both send `Message`; all others come from the worker. The codec does not check the direction.
+/// both send `Message` and `Taken`; all others come from the worker. The codec does not check the direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// The primary's answer to `Hello`, with one descriptor: the stats page.
@@ -28,8 +28,6 @@ pub(crate) enum Frame {
         slots: u32,
         /// How often the cluster has been reloaded.
         generation: u32,
-        /// How many workers the cluster means to run.
-        workers: u32,
         /// The cluster's name.
         name: String,
         /// The largest payload of a `Message`, in bytes.
@@ -107,14 +105,22 @@ pub(crate) enum Frame {
         /// Whether it may be offered connections.
         accepting: bool,
     },
-    /// The worker disconnects by its own wish: withdraw it, it is draining.
-    Leaving,
+    /// The worker drains without having been asked to: withdraw it.
+    Leaving {
+        /// By its own wish; else because a signal told it to.
+        voluntary: bool,
+    },
     /// The worker's body has ended.
     Finished {
         /// Why it failed, or nothing if it did not; cut to [`TEXT_LIMIT`].
         failure: Option<String>,
-        /// Whether it failed by a panic.
-        panicked: bool,
+    },
+    /// The receiver's user has taken these messages: as many more may be sent.
+    Taken {
+        /// How many.
+        messages: u32,
+        /// Their payloads together, in bytes.
+        bytes: u64,
     },
     /// A message of the user's. The only frame that may take several packets.
     Message {
@@ -183,6 +189,7 @@ pub(super) mod kind {
     pub(in crate::wire) const MESSAGE: u8 = 16;
     /// More of the payload of the `MESSAGE` before.
     pub(in crate::wire) const CHUNK: u8 = 17;
+    pub(in crate::wire) const TAKEN: u8 = 18;
 }
 
 impl Frame {
@@ -216,8 +223,9 @@ impl Frame {
             Self::Adopted { .. } => (kind::ADOPTED, "Adopted"),
             Self::Refused { .. } => (kind::REFUSED, "Refused"),
             Self::Accepting { .. } => (kind::ACCEPTING, "Accepting"),
-            Self::Leaving => (kind::LEAVING, "Leaving"),
+            Self::Leaving { .. } => (kind::LEAVING, "Leaving"),
             Self::Finished { .. } => (kind::FINISHED, "Finished"),
+            Self::Taken { .. } => (kind::TAKEN, "Taken"),
             Self::Message { .. } => (kind::MESSAGE, "Message"),
         }
     }
@@ -232,13 +240,12 @@ impl Frame {
                 slot,
                 slots,
                 generation,
-                workers,
                 name,
                 max_message,
             } => {
                 to.u16(*version);
                 to.u64(*worker);
-                for number in [slot, slots, generation, workers] {
+                for number in [slot, slots, generation] {
                     to.u32(*number);
                 }
                 to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
@@ -274,15 +281,19 @@ impl Frame {
                 to.u32(*listener);
                 to.bool(*accepting);
             }
-            Self::Finished { failure, panicked } => {
+            Self::Leaving { voluntary } => to.bool(*voluntary),
+            Self::Finished { failure } => {
                 to.option(failure.as_deref(), |to, failure| to.text(failure, TEXT_LIMIT));
-                to.bool(*panicked);
+            }
+            Self::Taken { messages, bytes } => {
+                to.u32(*messages);
+                to.u64(*bytes);
             }
             Self::Message { type_name, payload } => {
                 to.u64(payload.len() as u64);
                 to.counted("a type name", type_name.as_bytes(), NAME_LIMIT)?;
             }
-            Self::Disconnect | Self::Online | Self::Leaving => {}
+            Self::Disconnect | Self::Online => {}
         }
         Ok(())
     }
@@ -310,7 +321,6 @@ impl Frame {
                 slot: from.u32("a slot")?,
                 slots: from.u32("a number of slots")?,
                 generation: from.u32("a generation")?,
-                workers: from.u32("a number of workers")?,
                 name: from.text("the cluster's name", NAME_LIMIT)?,
                 max_message: from.u64("the message limit")?,
             },
@@ -351,11 +361,14 @@ impl Frame {
                 listener: from.u32("a listener")?,
                 accepting: from.bool("accepting")?,
             },
-            kind::LEAVING => Self::Leaving,
+            kind::LEAVING => Self::Leaving { voluntary: from.bool("voluntary")? },
             kind::FINISHED => Self::Finished {
                 failure: from
                     .option("a failure", |from| from.text("a failure's text", TEXT_LIMIT))?,
-                panicked: from.bool("panicked")?,
+            },
+            kind::TAKEN => Self::Taken {
+                messages: from.u32("a number of messages")?,
+                bytes: from.u64("a number of bytes")?,
             },
             got => return Err(WireError::Kind { got }),
         })

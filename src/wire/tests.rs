@@ -58,14 +58,13 @@ fn grants() -> impl Strategy<Value = Grant> {
 }
 
 fn from_primary() -> impl Strategy<Value = Frame> {
-    let welcome = (any::<u64>(), any::<[u32; 4]>(), any::<String>(), any::<u64>()).prop_map(
-        |(worker, [slot, slots, generation, workers], name, max_message)| Frame::Welcome {
+    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), any::<u64>()).prop_map(
+        |(worker, [slot, slots, generation], name, max_message)| Frame::Welcome {
             version: VERSION,
             worker,
             slot,
             slots,
             generation,
-            workers,
             name,
             max_message,
         },
@@ -100,9 +99,10 @@ fn from_worker() -> impl Strategy<Value = Frame> {
         vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Refused { ids }),
         (any::<u32>(), any::<bool>())
             .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
-        Just(Frame::Leaving),
-        (option::of(any::<String>()), any::<bool>())
-            .prop_map(|(failure, panicked)| Frame::Finished { failure, panicked }),
+        any::<bool>().prop_map(|voluntary| Frame::Leaving { voluntary }),
+        option::of(any::<String>()).prop_map(|failure| Frame::Finished { failure }),
+        (any::<u32>(), any::<u64>())
+            .prop_map(|(messages, bytes)| Frame::Taken { messages, bytes }),
     ]
 }
 
@@ -261,7 +261,7 @@ fn the_first_error_of_a_packet_is_named() {
     assert_eq!(refused(&[kind::ADOPTED, 0, 0, 0, 0]), WireError::NoIds);
     let count = [&[kind::ADOPTED][..], &u32::MAX.to_le_bytes()].concat();
     assert!(matches!(refused(&count), WireError::TooLong { limit: 4096, .. }));
-    let not_text = [&[kind::FINISHED, 1, 1, 0, 0, 0, 0xff][..], &[0]].concat();
+    let not_text = [&[kind::FINISHED, 1, 1, 0, 0, 0][..], &[0xff]].concat();
     assert!(matches!(refused(&not_text), WireError::NotText { .. }));
     assert!(matches!(refused(&vec![1; PACKET_LIMIT + 1]), WireError::TooLong { .. }));
 }
@@ -287,8 +287,8 @@ fn a_message_without_progress_is_refused() {
 fn long_texts_are_cut_at_a_character() {
     let text = "é".repeat(TEXT_LIMIT);
     for text in [text.clone(), format!("x{text}")] {
-        let sent = Frame::Finished { failure: Some(text.clone()), panicked: true };
-        let Ok(Some(Frame::Finished { failure: Some(cut), panicked: true })) =
+        let sent = Frame::Finished { failure: Some(text.clone()) };
+        let Ok(Some(Frame::Finished { failure: Some(cut) })) =
             Decoder::new(0).push(&only_packet(sent), 0)
         else {
             panic!("another frame came back")

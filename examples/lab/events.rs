@@ -1,0 +1,187 @@
+//! What the primary prints: the ready line, events, the report. Runs on the primary's thread only.
+
+use std::io::{self, Write as _};
+
+use bimodal::{Address, Event, Report, WorkerHandle};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// How events are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+    /// Not at all.
+    Off,
+}
+
+/// Prints events, and one line when every worker listens on every address.
+pub(crate) struct Announcer {
+    form: Form,
+    /// Addresses that each worker listens on.
+    addresses: usize,
+    workers: usize,
+    /// What the ready line says of the cluster.
+    settings: String,
+    /// Who listens where, by slot. Given up once the line is printed.
+    listening: Option<Vec<(usize, Address)>>,
+}
+
+impl Announcer {
+    pub(crate) fn new(form: Form, addresses: usize) -> Self {
+        Self { form, addresses, workers: 0, settings: String::new(), listening: Some(Vec::new()) }
+    }
+
+    pub(crate) fn announce(&mut self, event: &Event) {
+        match self.form {
+            Form::Text => print(&text(event)),
+            Form::Json => print(&json(event)),
+            Form::Off => {}
+        }
+        if let Some(line) = self.ready_line(event) {
+            self.listening = None;
+            print(&line);
+        }
+    }
+
+    fn ready_line(&mut self, event: &Event) -> Option<String> {
+        let listening = self.listening.as_mut()?;
+        match event {
+            Event::Setup { settings } => {
+                let (mode, workers) = (settings.mode, settings.workers);
+                self.workers = workers;
+                self.settings =
+                    format!("mode={mode} workers={workers} scheduling={}", settings.scheduling);
+            }
+            Event::Listening { worker, address } => {
+                listening.push((worker.slot().get(), address.clone()))
+            }
+            Event::Exit { worker, .. } => {
+                listening.retain(|(slot, _)| *slot != worker.slot().get())
+            }
+            _ => {}
+        }
+        if self.workers == 0 || listening.len() < self.workers * self.addresses {
+            return None;
+        }
+        let primary = std::process::id();
+        Some(format!("listening on {} {} primary={primary}", urls(listening), self.settings))
+    }
+}
+
+/// The addresses in the order in which a worker listened on them.
+fn urls(listening: &[(usize, Address)]) -> String {
+    let one_worker = |(slot, _): &&(usize, Address)| *slot == listening[0].0;
+    let url = |(_, address): &(usize, Address)| match address.tcp() {
+        Some(address) => format!("http://{address}"),
+        None => address.to_string(),
+    };
+    listening.iter().filter(one_worker).map(url).collect::<Vec<_>>().join(",")
+}
+
+/// Prints the report: the last line in JSON, else a few lines for people.
+pub(crate) fn print_report(form: Form, report: &Report) {
+    if form != Form::Json {
+        return print(report.to_string().trim_end());
+    }
+    let line = json!({
+        "event": "report",
+        "started": report.started,
+        "restarts": report.restarts,
+        "exits": report.exits,
+        "dispatched": report.dispatched,
+        "dispatched_again": report.dispatched_again,
+        "forced_kills": report.forced_kills,
+        "abandoned": report.abandoned,
+    });
+    print(&line.to_string());
+}
+
+fn text(event: &Event) -> String {
+    let mut line = format!("{:<10}", event.name());
+    if let Some(worker) = subject(event) {
+        let pid = worker.pid().map_or(String::new(), |pid| format!(" pid {pid}"));
+        line += &format!(" {worker}{pid}");
+    }
+    for (name, value) in details(event) {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        line += &format!("  {name}: {value}");
+    }
+    line
+}
+
+/// An event's line: who first, then what.
+#[derive(Serialize)]
+struct Line {
+    event: &'static str,
+    #[serde(flatten)]
+    subject: Option<Subject>,
+    #[serde(flatten)]
+    details: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Subject {
+    worker: u64,
+    pid: Option<u32>,
+    slot: usize,
+    generation: u32,
+}
+
+fn json(event: &Event) -> String {
+    let subject = subject(event).map(|worker| Subject {
+        worker: worker.id().get(),
+        pid: worker.pid(),
+        slot: worker.slot().get(),
+        generation: worker.generation(),
+    });
+    let line = Line { event: event.name(), subject, details: details(event) };
+    // Texts and numbers under text keys always have a JSON form.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+fn subject(event: &Event) -> Option<&WorkerHandle> {
+    match event {
+        Event::Fork { worker }
+        | Event::Online { worker }
+        | Event::Listening { worker, .. }
+        | Event::Message { worker, .. }
+        | Event::Disconnect { worker }
+        | Event::Exit { worker, .. } => Some(worker),
+        Event::Error { worker, .. } => worker.as_ref(),
+        _ => None,
+    }
+}
+
+/// What an event says beside its name and its worker.
+fn details(event: &Event) -> Map<String, Value> {
+    let details = match event {
+        Event::Setup { settings } => json!({
+            "mode": settings.mode.to_string(),
+            "workers": settings.workers,
+            "scheduling": settings.scheduling.to_string(),
+            "primary": std::process::id(),
+        }),
+        Event::Listening { address, .. } => json!({ "address": address.to_string() }),
+        Event::Message { message, .. } => json!({ "type": message.type_name() }),
+        Event::Exit { worker, status } => json!({
+            "status": status.to_string(),
+            "code": status.code(),
+            "signal": status.signal(),
+            "exited_after_disconnect": worker.exited_after_disconnect(),
+        }),
+        Event::Error { error, .. } => json!({ "error": error.to_string() }),
+        Event::Missed { count } => json!({ "count": count }),
+        _ => json!({}),
+    };
+    details.as_object().cloned().unwrap_or_default()
+}
+
+/// One line, at once. A reader who has gone must not end the server.
+fn print(line: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,100 @@
+//! The server that tests, measurements and lessons share: the same routes in both modes, and a way to break every
+//! one of its workers.
+//!
+//! ```text
+//! cargo run --release --example lab -- --mode thread --workers 2 --events text
+//! curl http://127.0.0.1:3000/                  # who answers
+//! curl http://127.0.0.1:3000/fault/segfault    # who survives that depends on the mode
+//! ```
+//!
+//! It prints one line when every worker listens on every address, and the report at the end. `--help` tells the rest.
+
+mod events;
+mod faults;
+mod routes;
+
+use std::{process::ExitCode, rc::Rc};
+
+use bimodal::{Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http};
+use clap::Parser;
+
+use events::{Announcer, Form};
+use routes::Lab;
+
+const ROUTES: &str = "\
+Routes:
+  GET  /               who answers, as JSON
+  GET  /plaintext      Hello, World!
+  POST /echo           the body, streamed back
+  GET  /sleep?ms=N     answers after N ms; the loop goes on
+  GET  /burn?ms=N      answers after N ms of computing; the loop stands still
+  GET  /stats          the counters of all workers, as JSON
+  GET  /fault/KIND     panic, abort, segfault, stack-overflow, spin, exit,
+                       leak-fd?n=N or leak-memory?mib=N";
+
+/// A server on every core, to measure, to test and to break.
+#[derive(Parser)]
+#[command(name = "lab", after_help = ROUTES)]
+struct Args {
+    /// What a worker is [default: the variable BIMODAL_MODE, else process]
+    #[arg(long, value_name = "process|thread")]
+    mode: Option<Mode>,
+    /// How many workers; auto is one per core
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    workers: Workers,
+    /// Where to listen, also unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
+    listen: Vec<Address>,
+    /// Who gets a connection: round-robin, least-connections, shared or reuse-port
+    /// [default: round-robin for processes, shared for threads]
+    #[arg(long, value_name = "POLICY")]
+    scheduling: Option<Scheduling>,
+    /// Prints one line per event on stdout
+    #[arg(long, value_enum, default_value_t = Form::Off)]
+    events: Form,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// In a worker process this does not return: the process becomes the worker.
+fn run(args: Args) -> Result<()> {
+    let mode = args.mode.map_or_else(Mode::from_args_or_env, Ok)?;
+    let mut announcer = Announcer::new(args.events, args.listen.len());
+    let mut builder = Cluster::builder(mode)
+        .name("lab")
+        .workers(args.workers)
+        .on_event(move |event| announcer.announce(event));
+    if let Some(scheduling) = args.scheduling {
+        builder = builder.scheduling(scheduling);
+    }
+    let report = builder.run(move |worker| serve(worker, mode, args.listen.clone()))?;
+    events::print_report(args.events, &report);
+    Ok(())
+}
+
+/// A worker's body: one server per address, all on this worker's loop.
+async fn serve(worker: Worker, mode: Mode, addresses: Vec<Address>) -> Result<()> {
+    let lab = Rc::new(Lab::new(worker.clone(), mode));
+    let mut servers = Vec::new();
+    for address in addresses {
+        let lab = Rc::clone(&lab);
+        let service = http::service_fn(move |request| routes::answer(Rc::clone(&lab), request));
+        let listener = worker.listen(address).await?;
+        servers.push(event_loop::spawn(http::serve(listener, service)));
+    }
+    for server in servers {
+        // It is cancelled only together with this worker.
+        if let Ok(outcome) = server.await {
+            outcome?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Accepting from one listening socket, whatever accept(2) says.
+//!
+//! Runs on the loop of whoever accepts: the primary, or a worker that has the socket itself. An error
+//! costs at most its own connection: one that belongs to a single connection is passed over at once,
+//! a shortage of descriptors or memory pauses this socket (not the loop) for [`PAUSE`].
+
+use std::{
+    future::Future as _,
+    io,
+    os::fd::OwnedFd,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use mio::Interest;
+use rustix::{io::Errno, net::SocketFlags};
+use socket2::Socket;
+
+use crate::event_loop::{Sleep, Source, sleep};
+
+/// How long a socket rests when descriptors or memory have run out. No edge will come for the
+/// connections that wait meanwhile, so accepting comes back by itself.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket on the current loop.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    source: Source<Socket>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Acceptor {
+    /// Registers a listening, non-blocking socket.
+    pub(crate) fn new(socket: Socket) -> io::Result<Self> {
+        Ok(Self { source: Source::new(socket, Interest::READABLE)?, pause: None })
+    }
+
+    /// The next connection, non-blocking and close-on-exec. An error means that this socket will
+    /// never accept again.
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let error = match ready!(self.source.poll_read_io(cx, accept)) {
+                Ok(socket) => return Poll::Ready(Ok(socket.into())),
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                Trouble::Connection => {}
+                Trouble::Shortage => self.rest(&error),
+                Trouble::Socket => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn rest(&mut self, error: &io::Error) {
+        log::warn!("cannot accept for {} ms: {error}", PAUSE.as_millis());
+        self.pause = Some(Box::pin(sleep(PAUSE)));
+    }
+}
+
+fn accept(socket: &Socket) -> io::Result<OwnedFd> {
+    Ok(rustix::net::accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}
+
+/// What an error of accept(2) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// One connection that was gone before it was accepted; the next may be fine.
+    Connection,
+    /// Descriptors or memory, here or in the whole system.
+    Shortage,
+    /// The listening socket itself.
+    Socket,
+}
+
+impl Trouble {
+    /// Sorted as accept(2) describes them; an unknown error rests, which at worst costs time.
+    fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(
+                Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::TIMEDOUT,
+            ) => Self::Connection,
+            Some(Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP | Errno::FAULT) => {
+                Self::Socket
+            }
+            _ => Self::Shortage,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::{future::poll_fn, net::TcpListener, os::fd::AsFd};
+
+    use crate::event_loop::EventLoop;
+
+    #[test]
+    fn errors_are_sorted_as_the_manual_describes_them() {
+        for (errno, trouble) in [
+            (Errno::CONNABORTED, Trouble::Connection),
+            (Errno::PROTO, Trouble::Connection),
+            (Errno::INTR, Trouble::Connection),
+            (Errno::MFILE, Trouble::Shortage),
+            (Errno::NFILE, Trouble::Shortage),
+            (Errno::NOMEM, Trouble::Shortage),
+            (Errno::NOBUFS, Trouble::Shortage),
+            (Errno::BADF, Trouble::Socket),
+        ] {
+            assert_eq!(Trouble::of(&errno.into()), trouble, "{errno}");
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_does_not_block_and_is_not_inherited() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut event_loop = EventLoop::new().unwrap();
+        let accepted = event_loop.block_on(async {
+            let mut acceptor = Acceptor::new(listener.into()).unwrap();
+            poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap()
+        });
+        let accepted = accepted.unwrap();
+        assert!(rustix::io::fcntl_getfd(accepted.as_fd()).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(rustix::fs::fcntl_getfl(accepted.as_fd()).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    }
+}

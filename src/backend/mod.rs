@@ -1,0 +1,99 @@
+//! What a mode must be able to do.
+//!
+//! A backend starts workers, carries commands and notes, ends workers and says when they are gone. It
+//! decides nothing: no policy, no restart, no scheduling. It runs on the primary's event loop.
+//!
+//! Everything above is written against [`Backend`] and never asks for the mode; everything that is
+//! inside a worker is written against [`Link`](crate::worker::Link).
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use crate::{
+    config::Memory,
+    error::Result,
+    event::ExitStatus,
+    id::{Slot, WorkerId},
+    shared::StatsPage,
+    worker::{Command, Note, Offer, Pressure},
+};
+
+pub(crate) mod process;
+pub(crate) mod thread;
+
+/// A mode.
+///
+/// For each worker that was started, events come in this order: notes and returned offers, then
+/// `Closed`, then `Exited`; the last two exactly once, both, and nothing after them. An offer that was
+/// asked is either adopted (a note) or returned (an event), exactly once, whatever happens to the
+/// worker.
+pub(crate) trait Backend {
+    /// Whether workers share this process's memory.
+    fn memory(&self) -> Memory;
+
+    /// The page on which workers count.
+    fn stats(&self) -> &Arc<StatsPage>;
+
+    /// Starts a worker and says in which process it runs.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refused; nothing of the worker is left and no event will come.
+    fn start(&mut self, spec: &WorkerSpec) -> Result<u32>;
+
+    /// Asks a worker to do something, in order with everything asked before.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed): there is no such worker. An offer is returned all the same.
+    fn ask(&mut self, worker: WorkerId, command: Command) -> Result<()>;
+
+    /// Does something to a worker, whether it cooperates or not.
+    fn force(&mut self, worker: WorkerId, force: Force);
+
+    /// Appends what has happened. Ready when something has; otherwise the task is woken when it does.
+    fn poll(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<()>;
+}
+
+/// What a backend has to know of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerSpec {
+    pub(crate) worker: WorkerId,
+    pub(crate) slot: Slot,
+    pub(crate) generation: u32,
+    /// Messages under way to the worker: the backend subtracts what the worker's body took.
+    pub(crate) pressure: Arc<Pressure>,
+}
+
+/// What can be done to a worker against its will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// End it: a process at once, a thread at its loop's next turn.
+    Kill,
+    /// Stop waiting for it: it counts as gone now. Its offers are returned.
+    Abandon,
+}
+
+/// What happened to a worker.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It said something. Refused offers come as `Returned`.
+    Note { worker: WorkerId, note: Note },
+    /// An offer that it will not adopt.
+    Returned { worker: WorkerId, offer: Offer },
+    /// Its channel is closed: nothing more comes from it.
+    Closed { worker: WorkerId },
+    /// It is gone.
+    Exited { worker: WorkerId, status: ExitStatus },
+}
+
+/// What every backend gives to the workers it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    /// The cluster's name.
+    pub(crate) name: Arc<str>,
+    /// The largest encoded message, in bytes.
+    pub(crate) max_message: usize,
+}

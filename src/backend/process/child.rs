@@ -1,0 +1,420 @@
+//! The worker's side: finding out whose worker this process is, and being it.
+//!
+//! Runs in a worker process, on its main thread. [`invited_to`] reads the marker once, checks everything
+//! it says and removes it from the environment; a marker that is not for this process makes it no
+//! worker, it does not end it. [`become_worker`] never returns.
+//!
+//! What is sent waits for the next time the runtime looks for arrivals, which is before the loop's next
+//! turn: all that one turn sends leaves together, in order.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, IntoRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::exit,
+    rc::Rc,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use mio::Interest;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::Socket;
+
+use super::{
+    channel::{Channel, Fault, Incoming},
+    frames,
+    spawn::{MARKER, Marker},
+};
+use crate::{
+    config::Memory,
+    error::{Context as _, Error, ErrorKind, Result},
+    event_loop::{EventLoop, Source, timeout},
+    id::{ConnectionId, ListenerId, Slot, WorkerId},
+    message::Message,
+    shared::{SlotMeter, StatsPage},
+    sys::{channel as packets, environment, process},
+    wire::{self, Frame},
+    worker::{
+        self, Arrival, Body, Command, Denial, Ended, Grant, Identity, Intake, Link, Load, Note,
+        Offer,
+    },
+};
+
+/// How long a worker waits for the welcome, which was sent before it was started.
+const WELCOME: Duration = Duration::from_secs(10);
+
+/// How many packets are received before the worker's tasks have their turn.
+const PACKETS_PER_TURN: usize = 64;
+
+/// The exit code of a worker that could not begin.
+const NOT_STARTED: i32 = 1;
+
+/// What makes this process a worker: the right to become one, once.
+#[derive(Debug)]
+pub(crate) struct Invitation {
+    worker: WorkerId,
+    channel: OwnedFd,
+}
+
+struct Invited {
+    name: String,
+    invitation: Mutex<Option<Invitation>>,
+}
+
+/// The name of the cluster that this process was started for, if it is a worker.
+///
+/// The first call reads the environment; it must be made before other threads run.
+pub(crate) fn invited_to() -> Option<&'static str> {
+    invited().map(|invited| invited.name.as_str())
+}
+
+/// The invitation, once, if it is to this cluster.
+pub(crate) fn accept_invitation(name: &str) -> Option<Invitation> {
+    invited().filter(|invited| invited.name == name)?.invitation.lock().take()
+}
+
+fn invited() -> Option<&'static Invited> {
+    static INVITED: OnceLock<Option<Invited>> = OnceLock::new();
+    INVITED.get_or_init(look_for_invitation).as_ref()
+}
+
+fn look_for_invitation() -> Option<Invited> {
+    let found = environment::take_env(MARKER)?;
+    let checked = Marker::parse(found).map_err(String::from).and_then(check);
+    checked.inspect_err(|cause| log::warn!("{MARKER} is ignored: {cause}")).ok()
+}
+
+/// Whether this process is the one that the marker was made for.
+fn check(marker: Marker) -> Result<Invited, String> {
+    let Marker { name, worker, descriptor, primary } = marker;
+    let parent = process::parent_pid();
+    if parent != primary {
+        return Err(format!("it was made by process {primary}, the parent is process {parent}"));
+    }
+    let channel = environment::adopt_descriptor(descriptor).map_err(|error| error.to_string())?;
+    if let Err(cause) = check_channel(&channel, primary) {
+        // It is somebody else's: leave it open.
+        let _ = channel.into_raw_fd();
+        return Err(cause);
+    }
+    Ok(Invited { name, invitation: Mutex::new(Some(Invitation { worker, channel })) })
+}
+
+fn check_channel(channel: &OwnedFd, primary: i32) -> Result<(), String> {
+    if !packets::is_seqpacket(channel.as_fd()) {
+        return Err("its descriptor is not a channel".into());
+    }
+    match packets::peer_pid(channel.as_fd()) {
+        Ok(peer) if peer == primary || peer == 0 => Ok(()),
+        Ok(peer) => Err(format!("its channel was made by process {peer}, not {primary}")),
+        Err(error) => Err(format!("its channel has no peer: {error}")),
+    }
+}
+
+/// Is the worker: runs its body and ends the process.
+pub(crate) fn become_worker(invitation: Invitation, body: Body) -> ! {
+    let worker = invitation.worker;
+    let code = match begin(invitation) {
+        Ok(begun) => live(begun, &body),
+        Err(error) => {
+            log::error!("worker {worker} cannot begin: {error}");
+            NOT_STARTED
+        }
+    };
+    exit(code)
+}
+
+/// A worker that was welcomed.
+struct Begun {
+    // Before the loop: what is registered leaves first.
+    link: Rc<ProcessLink>,
+    identity: Identity,
+    meter: SlotMeter,
+    event_loop: EventLoop,
+}
+
+fn begin(invitation: Invitation) -> Result<Begun> {
+    let terminate = catch_signals().context(ErrorKind::Start, || "catch signals".into())?;
+    let mut event_loop = EventLoop::new().context(ErrorKind::Start, || "make its loop".into())?;
+    let (mut channel, terminate) = event_loop
+        .enter(|| {
+            let terminate = Source::new(terminate, Interest::READABLE)?;
+            Ok::<_, io::Error>((Channel::new(invitation.channel)?, terminate))
+        })
+        .context(ErrorKind::Start, || "watch its channel".into())?;
+    let hello = Frame::Hello {
+        version: wire::VERSION,
+        worker: invitation.worker.get(),
+        pid: std::process::id(),
+    };
+    channel.push(hello, Vec::new()).context(ErrorKind::Start, || "say hello".into())?;
+    let (frame, descriptors) =
+        event_loop.block_on(timeout(WELCOME, welcome(&mut channel)))?.context(
+            ErrorKind::Start,
+            || "wait for the primary's welcome".into(),
+        )??;
+    let (identity, meter) = enter_cluster(invitation.worker, frame, descriptors)?;
+    channel.allow_messages(identity.max_message as u64);
+    let link = Rc::new(ProcessLink::new(channel, terminate));
+    Ok(Begun { link, identity, meter, event_loop })
+}
+
+/// The first frame from the primary, while the hello goes out.
+async fn welcome(channel: &mut Channel) -> Result<(Frame, Vec<OwnedFd>)> {
+    let first = std::future::poll_fn(|cx| {
+        if let Poll::Ready(Err(fault)) = channel.poll_flush(cx) {
+            return Poll::Ready(Err(fault));
+        }
+        channel.poll_receive(cx, &mut 1)
+    });
+    match first.await.context(ErrorKind::Protocol, || "receive the primary's welcome".into())? {
+        Incoming::Frame(frame, descriptors) => Ok((frame, descriptors)),
+        Incoming::Stripped(_) => {
+            Err(Error::new(ErrorKind::Start, "no more descriptors can be opened"))
+        }
+        Incoming::End => Err(Error::new(ErrorKind::Closed, "the primary is gone")),
+    }
+}
+
+/// Takes what the welcome says, after checking it.
+fn enter_cluster(
+    invited: WorkerId,
+    frame: Frame,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Identity, SlotMeter)> {
+    let refuse = |text: String| Err(Error::new(ErrorKind::Protocol, text));
+    let name = frame.name();
+    let Frame::Welcome { worker, slot, slots, generation, name: cluster, max_message, .. } = frame
+    else {
+        return refuse(format!("the primary sent {name} before its welcome"));
+    };
+    let (slot, slots) = (slot as usize, slots as usize);
+    if worker != invited.get() || slots != StatsPage::ROWS || slot >= slots {
+        return refuse(format!("the welcome is for worker {worker} in slot {slot} of {slots}"));
+    }
+    let Some(page) = descriptors.into_iter().next() else {
+        return refuse("the welcome came without the stats page".into());
+    };
+    let page = StatsPage::map(page).context(ErrorKind::Start, || "map the stats page".into())?;
+    let identity = Identity {
+        worker: invited,
+        slot: Slot(slot),
+        generation,
+        cluster: cluster.into(),
+        max_message: usize::try_from(max_message).unwrap_or(usize::MAX),
+    };
+    Ok((identity, SlotMeter::new(page, Slot(slot))))
+}
+
+/// A terminal's SIGINT is the primary's to answer; SIGTERM becomes readable here.
+///
+/// Handled, not ignored: what this worker starts gets the default back by exec.
+fn catch_signals() -> io::Result<UnixStream> {
+    signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
+    let (ours, handlers) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    handlers.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGTERM, handlers)?;
+    Ok(ours)
+}
+
+fn live(begun: Begun, body: &Body) -> i32 {
+    let Begun { link, identity, meter, mut event_loop } = begun;
+    match worker::run(&mut event_loop, identity, link, meter, body) {
+        Ended::Code(code) => code,
+        // A process is killed from outside; nothing in here asks for it.
+        Ended::Killed => NOT_STARTED,
+    }
+}
+
+/// A worker process's end of the channel.
+struct ProcessLink {
+    channel: RefCell<Channel>,
+    /// Becomes readable with each SIGTERM.
+    terminate: Source<UnixStream>,
+    /// What came in one frame and was not asked for yet.
+    arrivals: RefCell<VecDeque<Arrival>>,
+    /// Whoever asks for arrivals, who also sends.
+    root: RefCell<Option<Waker>>,
+    /// Packets left in this turn.
+    budget: Cell<usize>,
+    gone: Cell<bool>,
+}
+
+impl ProcessLink {
+    fn new(channel: Channel, terminate: Source<UnixStream>) -> Self {
+        Self {
+            channel: RefCell::new(channel),
+            terminate,
+            arrivals: RefCell::default(),
+            root: RefCell::default(),
+            budget: Cell::new(PACKETS_PER_TURN),
+            gone: Cell::new(false),
+        }
+    }
+
+    fn queue(&self, frame: Frame) -> Result<()> {
+        let name = frame.name();
+        self.channel
+            .borrow_mut()
+            .push(frame, Vec::new())
+            .context(ErrorKind::TooLarge, || format!("a {name} frame cannot be sent"))?;
+        if let Some(root) = &*self.root.borrow() {
+            root.wake_by_ref();
+        }
+        Ok(())
+    }
+
+    /// The primary is gone, or as good as gone. Said once.
+    fn lose(&self) -> Arrival {
+        self.gone.set(true);
+        Arrival::Gone
+    }
+
+    fn fail(&self, fault: &Fault) -> Arrival {
+        log::error!("the primary is given up: {fault}");
+        self.lose()
+    }
+
+    fn poll_terminate(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rung = [0; 64];
+        let read = self.terminate.poll_read_io(cx, |mut bell| bell.read(&mut rung));
+        // The other end lives as long as the process, so this is a signal or an error that repeats.
+        read.map(|_| ())
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Fault>> {
+        let mut budget = self.budget.get();
+        let polled = self.channel.borrow_mut().poll_receive(cx, &mut budget);
+        self.budget.set(if polled.is_pending() { PACKETS_PER_TURN } else { budget });
+        polled
+    }
+
+    /// Turns a frame into arrivals; `None` if the primary may not send it.
+    fn take_in(&self, frame: Frame, descriptors: Vec<OwnedFd>) -> Option<()> {
+        let mut sockets = descriptors.into_iter().map(Socket::from);
+        let mut arrivals = self.arrivals.borrow_mut();
+        if let Frame::Connections { listener, ids } = frame {
+            let listener = ListenerId(listener);
+            let offers = ids.into_iter().zip(sockets).map(|(id, socket)| {
+                Arrival::Command(Command::Offer(Offer { listener, id: ConnectionId(id), socket }))
+            });
+            arrivals.extend(offers);
+            return Some(());
+        }
+        arrivals.push_back(Arrival::Command(match frame {
+            Frame::Message { type_name, payload } => {
+                Command::Message(Message::encoded(type_name, payload))
+            }
+            Frame::Granted { request, grant } => {
+                Command::Granted { request, grant: grant_of(grant, sockets.next())? }
+            }
+            Frame::Denied { request, errno, text } => {
+                Command::Denied { request, denial: Denial { errno, text } }
+            }
+            Frame::Disconnect => Command::Disconnect,
+            _ => return None,
+        }));
+        Some(())
+    }
+
+    /// Answers a frame whose descriptors this process could not open.
+    fn take_in_stripped(&self, frame: Frame) {
+        log::warn!("{} came and no more descriptors can be opened", frame.name());
+        match frame {
+            Frame::Connections { ids, .. } => {
+                // A list that was received is within every limit.
+                let _ = self.queue(Frame::Refused { ids });
+            }
+            Frame::Granted { request, .. } => {
+                let text = "the worker can open no more descriptors".into();
+                let denial = Denial { errno: Some(Errno::MFILE.raw_os_error()), text };
+                let denied = Arrival::Command(Command::Denied { request, denial });
+                self.arrivals.borrow_mut().push_back(denied);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Link for ProcessLink {
+    fn memory(&self) -> Memory {
+        Memory::Separate
+    }
+
+    fn send(&self, note: Note) -> Result<()> {
+        if self.gone.get() || self.channel.borrow().is_broken() {
+            return Err(Error::new(ErrorKind::Closed, "the primary is gone"));
+        }
+        frames::of_note(note)?.into_iter().try_for_each(|frame| self.queue(frame))
+    }
+
+    fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        self.root.replace(Some(cx.waker().clone()));
+        if self.gone.get() {
+            return Poll::Pending;
+        }
+        let flushed = self.channel.borrow_mut().poll_flush(cx);
+        if let Poll::Ready(Err(fault)) = flushed {
+            return Poll::Ready(self.fail(&fault));
+        }
+        if self.poll_terminate(cx).is_ready() {
+            return Poll::Ready(Arrival::Terminate);
+        }
+        loop {
+            let next = self.arrivals.borrow_mut().pop_front();
+            if let Some(arrival) = next {
+                return Poll::Ready(arrival);
+            }
+            match self.poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Incoming::End)) => return Poll::Ready(self.lose()),
+                Poll::Ready(Ok(Incoming::Stripped(frame))) => self.take_in_stripped(frame),
+                Poll::Ready(Ok(Incoming::Frame(frame, descriptors))) => {
+                    let name = frame.name();
+                    if self.take_in(frame, descriptors).is_none() {
+                        log::error!("the primary is given up: {name} is not for it to send");
+                        return Poll::Ready(self.lose());
+                    }
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(self.fail(&fault)),
+            }
+        }
+    }
+
+    fn taken(&self, bytes: usize) {
+        // The frame is fixed in size: it always can be queued.
+        let _ = self.queue(Frame::Taken { messages: 1, bytes: bytes as u64 });
+    }
+
+    fn load(&self) -> Load {
+        self.channel.borrow().load()
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.gone.get() {
+            return Poll::Ready(());
+        }
+        self.channel.borrow_mut().poll_flush(cx).map(|flushed| {
+            if let Err(fault) = flushed {
+                self.fail(&fault);
+            }
+        })
+    }
+}
+
+fn grant_of(grant: wire::Grant, socket: Option<Socket>) -> Option<Grant> {
+    let (listener, address, intake) = match grant {
+        wire::Grant::Handed { listener, address } => (listener, address, Intake::Offers),
+        wire::Grant::Socket { listener, address } => (listener, address, Intake::Socket(socket?)),
+    };
+    Some(Grant { listener: ListenerId(listener), address: frames::address_of(address), intake })
+}

@@ -1,0 +1,85 @@
+//! Between the frames of the channel and what the primary and a worker say to each other. Pure; both
+//! sides use it.
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+};
+
+use crate::{
+    accept::ListenOptions,
+    config::Address,
+    error::{Error, ErrorKind, Result},
+    id::{ConnectionId, ListenerId},
+    message::Message,
+    wire::{self, Frame, MAX_IDS},
+    worker::Note,
+};
+
+/// The frames of a note. `Refused` becomes its id alone: the primary has the socket.
+pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
+    Ok(vec![match note {
+        Note::Adopted { ids, .. } => {
+            let numbers: Vec<u64> = ids.into_iter().map(|ConnectionId(id)| id).collect();
+            return Ok(numbers.chunks(MAX_IDS).map(|ids| Frame::Adopted { ids: ids.into() }).collect());
+        }
+        Note::Refused(offer) => Frame::Refused { ids: vec![offer.id.0] },
+        Note::Online => Frame::Online,
+        Note::Listen { request, address: at, options: ListenOptions { backlog, ipv6_only } } => {
+            let options = wire::ListenOptions { backlog: Some(backlog), ipv6_only };
+            Frame::Listen { request, address: address(&at), options }
+        }
+        Note::Listening { listener } => Frame::Listening { listener: listener.0 },
+        Note::Unlisten { listener } => Frame::Unlisten { listener: listener.0 },
+        Note::Accepting { listener, accepting } => {
+            Frame::Accepting { listener: listener.0, accepting }
+        }
+        Note::Leaving { voluntary } => Frame::Leaving { voluntary },
+        Note::Message(it) => message(it)?,
+        Note::Finished { failure } => Frame::Finished { failure },
+    }])
+}
+
+/// The note in a frame, if a worker may send it and it needs nothing but itself.
+pub(super) fn note(frame: Frame) -> Option<Note> {
+    Some(match frame {
+        Frame::Online => Note::Online,
+        Frame::Listen { request, address, options } => {
+            let backlog = options.backlog.unwrap_or(ListenOptions::default().backlog);
+            let options = ListenOptions { backlog, ipv6_only: options.ipv6_only };
+            Note::Listen { request, address: address_of(address), options }
+        }
+        Frame::Listening { listener } => Note::Listening { listener: ListenerId(listener) },
+        Frame::Unlisten { listener } => Note::Unlisten { listener: ListenerId(listener) },
+        Frame::Accepting { listener, accepting } => {
+            Note::Accepting { listener: ListenerId(listener), accepting }
+        }
+        Frame::Leaving { voluntary } => Note::Leaving { voluntary },
+        Frame::Message { type_name, payload } => Note::Message(Message::encoded(type_name, payload)),
+        Frame::Finished { failure } => Note::Finished { failure },
+        _ => return None,
+    })
+}
+
+/// The frame of a user's message.
+pub(super) fn message(message: Message) -> Result<Frame> {
+    let text = "a message for another process must be encoded; it was packed to be moved";
+    let (type_name, payload) =
+        message.into_encoded().ok_or_else(|| Error::new(ErrorKind::Protocol, text))?;
+    Ok(Frame::Message { type_name, payload })
+}
+
+pub(super) fn address(address: &Address) -> wire::Address {
+    match address {
+        Address::Tcp(address) => wire::Address::Tcp(*address),
+        Address::Unix(path) => wire::Address::Unix(path.as_os_str().as_bytes().to_vec()),
+    }
+}
+
+pub(super) fn address_of(address: wire::Address) -> Address {
+    match address {
+        wire::Address::Tcp(address) => Address::Tcp(address),
+        wire::Address::Unix(path) => Address::Unix(PathBuf::from(OsString::from_vec(path))),
+    }
+}

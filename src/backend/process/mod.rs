@@ -1,0 +1,189 @@
+//! Workers as child processes.
+//!
+//! [`ProcessBackend`] is the primary's half: it starts processes, carries frames and descriptors to and
+//! from them ([`link`]) and reaps them. [`child`] is the worker's half. `README.md` beside this file
+//! tells the life of a worker and of a connection.
+//!
+//! Runs on the primary's event loop, on the thread that lives as long as the cluster: the kernel kills
+//! the workers when the thread that forked them ends.
+
+mod channel;
+pub(crate) mod child;
+mod frames;
+mod link;
+mod spawn;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use self::{
+    channel::Channel,
+    link::{Link, Remains},
+    spawn::Marker,
+};
+pub(crate) use self::spawn::Program;
+use super::{Backend, Common, Event, Force, WorkerSpec};
+use crate::{
+    clock,
+    config::Memory,
+    error::{Context as _, ErrorKind, Result},
+    id::WorkerId,
+    shared::StatsPage,
+    sys::channel::seqpacket_pair,
+    wire::{self, Frame},
+    worker::{Command, Offer},
+};
+
+/// How long the end of the backend waits for all its workers to be dead.
+const TEAR_DOWN: Duration = Duration::from_secs(5);
+
+/// The mode in which each worker is a child process.
+pub(crate) struct ProcessBackend {
+    common: Common,
+    program: Program,
+    stats: Arc<StatsPage>,
+    /// What a worker maps to see the same page.
+    page: Rc<OwnedFd>,
+    links: BTreeMap<WorkerId, Link>,
+    /// What happened outside of `poll`.
+    events: Vec<Event>,
+    /// Processes that were given up and will be reaped when they can be.
+    abandoned: Vec<Remains>,
+}
+
+impl ProcessBackend {
+    /// A backend without workers.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`]: the stats page could not be made.
+    pub(crate) fn new(common: Common, program: Program) -> Result<Self> {
+        let (stats, page) =
+            StatsPage::memfd().context(ErrorKind::Io, || "make the stats page".into())?;
+        Ok(Self {
+            common,
+            program,
+            stats,
+            page: Rc::new(page),
+            links: BTreeMap::new(),
+            events: Vec::new(),
+            abandoned: Vec::new(),
+        })
+    }
+
+    /// The primary's end of a new channel, with the welcome already in it, and the worker's end.
+    fn open_channel(&self, spec: &WorkerSpec) -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = seqpacket_pair()?;
+        let mut channel = Channel::new(ours)?;
+        channel.allow_messages(self.common.max_message as u64);
+        channel.push(self.welcome(spec)?, vec![self.page.clone()]).map_err(io::Error::other)?;
+        // What does not fit now goes out with the first poll.
+        match channel.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(fault)) => Err(io::Error::other(fault)),
+            _ => Ok((channel, theirs)),
+        }
+    }
+
+    fn welcome(&self, spec: &WorkerSpec) -> io::Result<Frame> {
+        let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
+        Ok(Frame::Welcome {
+            version: wire::VERSION,
+            worker: spec.worker.get(),
+            slot: number(spec.slot.get())?,
+            slots: number(StatsPage::ROWS)?,
+            generation: spec.generation,
+            name: self.common.name.to_string(),
+            max_message: self.common.max_message as u64,
+        })
+    }
+
+    fn return_offer(&mut self, worker: WorkerId, command: Option<Offer>) {
+        self.events.extend(command.map(|offer| Event::Returned { worker, offer }));
+    }
+
+    fn reap_abandoned(&mut self) {
+        self.abandoned.retain_mut(|remains| !remains.reap());
+    }
+}
+
+impl Backend for ProcessBackend {
+    fn memory(&self) -> Memory {
+        Memory::Separate
+    }
+
+    fn stats(&self) -> &Arc<StatsPage> {
+        &self.stats
+    }
+
+    fn start(&mut self, spec: &WorkerSpec) -> Result<u32> {
+        self.reap_abandoned();
+        let failed = |what: String| move || format!("start a worker process: {what}");
+        let (channel, theirs) =
+            self.open_channel(spec).context(ErrorKind::Start, failed("open its channel".into()))?;
+        let marker = Marker::new(&self.common.name, spec.worker, theirs.as_fd());
+        let run = format!("run {}", self.program.exec.display());
+        let child =
+            self.program.spawn(&marker, theirs.as_fd()).context(ErrorKind::Start, failed(run))?;
+        let link = Link::new(spec, channel, child)
+            .context(ErrorKind::Start, failed("watch it".into()))?;
+        let pid = link.pid();
+        self.links.insert(spec.worker, link);
+        Ok(pid)
+    }
+
+    fn ask(&mut self, worker: WorkerId, command: Command) -> Result<()> {
+        let asked = match self.links.get_mut(&worker) {
+            Some(link) => link.ask(command),
+            None => Err((link::closed(worker), link::offer_of(command))),
+        };
+        asked.map_err(|(error, offer)| {
+            self.return_offer(worker, offer);
+            error
+        })
+    }
+
+    fn force(&mut self, worker: WorkerId, force: Force) {
+        match force {
+            Force::Kill => {
+                if let Some(link) = self.links.get(&worker) {
+                    link.kill();
+                }
+            }
+            Force::Abandon => {
+                if let Some(link) = self.links.remove(&worker) {
+                    self.abandoned.push(link.abandon(&mut self.events));
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<()> {
+        let before = events.len();
+        events.append(&mut self.events);
+        self.links.retain(|_, link| !link.poll(cx, events));
+        if events.len() > before { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for ProcessBackend {
+    /// Kills all before waiting for any.
+    fn drop(&mut self) {
+        let links = std::mem::take(&mut self.links).into_values();
+        let mut remains: Vec<_> = links.map(Link::tear_down).collect();
+        remains.append(&mut self.abandoned);
+        let deadline = clock::now() + TEAR_DOWN;
+        for remains in remains {
+            remains.bury(deadline.saturating_duration_since(clock::now()));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How a worker process is started: which program, with what around it, and the marker that tells it
+//! whose worker it is.
+//!
+//! Runs in the primary, on the thread that lives as long as the cluster: the kernel kills a worker when
+//! the *thread* that forked it ends. The program's path is read once, at launch; a worker that is
+//! started later runs whatever file is there then, which is how a reload brings new code.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+    process::Child,
+};
+
+use crate::{
+    config::Stdio,
+    error::{Context, ErrorKind, Result},
+    id::WorkerId,
+    sys::process::{self, Spawn},
+    wire,
+};
+
+/// The variable that makes a process a worker.
+pub(super) const MARKER: &str = "BIMODAL_WORKER";
+
+/// What a worker process runs, and in which surroundings (Node: the settings of `setupPrimary`).
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The file to run (Node: `exec`).
+    pub(crate) exec: PathBuf,
+    /// Its arguments, without the program's own name (Node: `args`).
+    pub(crate) args: Vec<OsString>,
+    /// Variables to set, or with `None` to remove; all others are inherited.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// The working directory; the primary's if absent.
+    pub(crate) cwd: Option<PathBuf>,
+    /// The user to become.
+    pub(crate) uid: Option<u32>,
+    /// The group to become.
+    pub(crate) gid: Option<u32>,
+    /// Standard input, output and error.
+    pub(crate) stdio: [Stdio; 3],
+}
+
+impl Program {
+    /// The running program with its own arguments, everything inherited.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Start`]: the system does not say which file this process runs.
+    pub(crate) fn current() -> Result<Self> {
+        let exec = std::env::current_exe()
+            .context(ErrorKind::Start, || "find the program that workers run".into())?;
+        Ok(Self {
+            exec: present(exec),
+            args: std::env::args_os().skip(1).collect(),
+            env: Vec::new(),
+            cwd: None,
+            uid: None,
+            gid: None,
+            stdio: [Stdio::default(); 3],
+        })
+    }
+
+    /// Starts a worker that inherits `end` and finds itself invited by `marker`.
+    pub(super) fn spawn(&self, marker: &Marker, end: BorrowedFd<'_>) -> io::Result<Child> {
+        let mut env = self.env.clone();
+        env.push((MARKER.into(), Some(marker.to_text().into())));
+        process::spawn(Spawn {
+            program: &self.exec,
+            args: &self.args,
+            env: &env,
+            cwd: self.cwd.as_deref(),
+            uid: self.uid,
+            gid: self.gid,
+            stdio: self.stdio.map(open),
+            inherit: end.as_fd(),
+            die_with: true,
+        })
+    }
+}
+
+fn open(stdio: Stdio) -> std::process::Stdio {
+    match stdio {
+        Stdio::Inherit => std::process::Stdio::inherit(),
+        Stdio::Null => std::process::Stdio::null(),
+    }
+}
+
+/// The file to run where Linux says that it was deleted: the one that has taken its place, if any.
+fn present(exec: PathBuf) -> PathBuf {
+    let stripped = exec.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    let replaced = stripped.map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    match replaced {
+        Some(replaced) if !exec.exists() && replaced.exists() => replaced,
+        _ => exec,
+    }
+}
+
+/// What a worker is told by its environment: `VERSION:NAME:WORKER:DESCRIPTOR:PRIMARY`, the name in
+/// hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Marker {
+    /// The cluster's name.
+    pub(super) name: String,
+    pub(super) worker: WorkerId,
+    /// The number of the inherited descriptor.
+    pub(super) descriptor: i32,
+    /// The primary's process id.
+    pub(super) primary: i32,
+}
+
+impl Marker {
+    /// The marker of a worker that this process starts.
+    pub(super) fn new(name: &str, worker: WorkerId, end: BorrowedFd<'_>) -> Self {
+        let (descriptor, primary) = (end.as_raw_fd(), process::own_pid());
+        Self { name: name.into(), worker, descriptor, primary }
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let name: String = self.name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let Self { worker, descriptor, primary, .. } = self;
+        format!("{}:{name}:{worker}:{descriptor}:{primary}", wire::VERSION)
+    }
+
+    /// Reads what may have been written by anybody; the error says what is wrong with it.
+    pub(super) fn parse(text: OsString) -> Result<Self, &'static str> {
+        let text = String::from_utf8(text.into_vec()).map_err(|_| "it is not UTF-8")?;
+        let fields: Vec<&str> = text.split(':').collect();
+        let &[version, name, worker, descriptor, primary] = &fields[..] else {
+            return Err("it does not have five fields");
+        };
+        if version.parse() != Ok(wire::VERSION) {
+            return Err("it is of another version of the protocol");
+        }
+        Ok(Self {
+            name: from_hex(name).ok_or("its name is malformed")?,
+            worker: WorkerId::new(number(worker).ok_or("its worker is no number")?),
+            descriptor: number(descriptor).ok_or("its descriptor is no number")?,
+            primary: number(primary).ok_or("its primary is no number")?,
+        })
+    }
+}
+
+/// A number above 0, written with digits alone.
+fn number<T: std::str::FromStr + Default + PartialOrd>(text: &str) -> Option<T> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| plain && *number > T::default())
+}
+
+fn from_hex(text: &str) -> Option<String> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+    let bytes = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect::<Vec<_>>();
+    String::from_utf8(bytes).ok().filter(|name| name.len() <= wire::NAME_LIMIT)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn marker(name: &str) -> Marker {
+        Marker { name: name.into(), worker: WorkerId::new(7), descriptor: 5, primary: 123 }
+    }
+
+    #[test]
+    fn a_marker_survives_a_round_trip() {
+        for name in ["", "web", "a:b=c", "größe\n"] {
+            assert_eq!(Marker::parse(marker(name).to_text().into()), Ok(marker(name)));
+        }
+        assert_eq!(marker("web").to_text(), format!("{}:776562:7:5:123", wire::VERSION));
+    }
+
+    #[test]
+    fn hostile_markers_are_refused() {
+        let fields = ["1", "776562", "7", "5", "123"];
+        let with = |at: usize, field: &str| {
+            let mut fields = fields;
+            fields[at] = field;
+            Marker::parse(fields.join(":").into())
+        };
+        assert!(with(0, "1").is_ok());
+        let numbers = ["", "-1", "+1", " 1", "0", "x", "99999999999999999999999"];
+        for at in [0, 2, 3, 4] {
+            for bad in numbers {
+                assert!(at == 0 && bad == "+1" || with(at, bad).is_err(), "field {at}: {bad:?}");
+            }
+        }
+        for bad in ["7", "zz", "ff", "é", "7 "] {
+            assert!(with(1, bad).is_err(), "{bad:?}");
+        }
+        assert!(with(1, &"61".repeat(wire::NAME_LIMIT + 1)).is_err());
+        for bad in ["", ":", "1:776562:7:5", "1:776562:7:5:123:9"] {
+            assert!(Marker::parse(bad.into()).is_err(), "{bad:?}");
+        }
+        assert!(Marker::parse(OsString::from_vec(vec![0xff])).is_err());
+    }
+
+    #[test]
+    fn the_current_program_is_a_file() {
+        let program = Program::current().unwrap();
+        assert!(program.exec.is_file());
+        assert_eq!(program.args.len(), std::env::args_os().count() - 1);
+    }
+
+    #[test]
+    fn a_replaced_program_is_found_under_its_name() {
+        let real = std::env::current_exe().unwrap();
+        let mut deleted = real.clone().into_os_string();
+        deleted.push(" (deleted)");
+        assert_eq!(present(deleted.into()), real);
+        assert_eq!(present(real.clone()), real);
+        let gone = PathBuf::from("/nonexistent/program (deleted)");
+        assert_eq!(present(gone.clone()), gone);
+    }
+}

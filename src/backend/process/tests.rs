@@ -1,0 +1,325 @@
+//! A link with a process that only dies, and the backend with real workers: this test binary, started
+//! again so that it runs [`worker_fixture`] alone.
+
+use std::{
+    future::poll_fn,
+    io::IoSlice,
+    net::{TcpListener, TcpStream},
+    process::Command as Process,
+};
+
+use rustix::process::Signal;
+use socket2::Socket;
+
+use super::*;
+use crate::{
+    config::Address,
+    event::ExitStatus,
+    event_loop::{EventLoop, timeout},
+    id::{ConnectionId, ListenerId, Slot},
+    message::Message,
+    sys::channel::send_packet,
+    wire::Outgoing,
+    worker::{Grant, Intake, Note, Pressure},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const WORKER: WorkerId = WorkerId::new(7);
+
+fn on_loop(f: impl AsyncFnOnce()) {
+    EventLoop::new().unwrap().block_on(f()).unwrap();
+}
+
+fn spec() -> WorkerSpec {
+    let pressure = Arc::new(Pressure::default());
+    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, pressure }
+}
+
+/// One end of a connection, as a socket to offer.
+fn offer(listener: u32, id: u64) -> Offer {
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = Socket::from(TcpStream::connect(listening.local_addr().unwrap()).unwrap());
+    Offer { listener: ListenerId(listener), id: ConnectionId(id), socket }
+}
+
+/// What happened, in words that can be compared.
+fn say(event: &Event) -> String {
+    match event {
+        Event::Note { note: Note::Message(message), .. } => format!("message {message:?}"),
+        Event::Note { note, .. } => format!("{note:?}"),
+        Event::Returned { offer, .. } => format!("returned {}", offer.id.0),
+        Event::Closed { .. } => "closed".into(),
+        Event::Exited { status, .. } => format!("exited: {status}"),
+    }
+}
+
+/// A link to a process that runs `script`; its end of the channel stays here, as a grandchild might
+/// hold it.
+fn link_to(script: &str) -> (Link, OwnedFd) {
+    let (ours, theirs) = seqpacket_pair().unwrap();
+    let child = Process::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+    (Link::new(&spec(), Channel::new(ours).unwrap(), child).unwrap(), theirs)
+}
+
+fn put(end: &OwnedFd, frame: Frame) {
+    let outgoing = Outgoing::new(frame).unwrap();
+    send_packet(end.as_fd(), &outgoing.packet().unwrap().parts(), &[]).unwrap();
+}
+
+fn hello(link: &Link) -> Frame {
+    Frame::Hello { version: wire::VERSION, worker: WORKER.get(), pid: link.pid() }
+}
+
+async fn live_out(link: &mut Link) -> Vec<String> {
+    let mut events = Vec::new();
+    let end = poll_fn(|cx| if link.poll(cx, &mut events) { Poll::Ready(()) } else { Poll::Pending });
+    timeout(LIMIT, end).await.unwrap();
+    events.iter().map(say).collect()
+}
+
+async fn flush(link: &mut Link) {
+    let mut events = Vec::new();
+    poll_fn(|cx| Poll::Ready(link.poll(cx, &mut events))).await;
+    assert!(events.is_empty(), "{events:?}");
+}
+
+#[test]
+fn what_was_sent_before_death_comes_before_its_end() {
+    on_loop(async || {
+        let (mut link, end) = link_to("exit 3");
+        put(&end, hello(&link));
+        put(&end, Frame::Online);
+        put(&end, Frame::Finished { failure: Some("why".into()) });
+        let finished = r#"Finished { failure: Some("why") }"#;
+        let expected = ["Online", finished, "closed", "exited: code 3"];
+        assert_eq!(live_out(&mut link).await, expected);
+        drop(end);
+    });
+}
+
+#[test]
+fn an_open_channel_and_an_endless_sender_do_not_delay_the_end() {
+    on_loop(async || {
+        let (mut link, end) = link_to("exit 0");
+        put(&end, hello(&link));
+        let filled = (0..100_000).find(|_| send_packet(end.as_fd(), &[IoSlice::new(&[7])], &[]).is_err());
+        assert!(filled.is_some());
+        let said = live_out(&mut link).await;
+        assert_eq!(said.last().unwrap(), "exited: code 0");
+        assert_eq!(said.iter().filter(|each| *each == "closed").count(), 1);
+    });
+}
+
+#[test]
+fn offers_are_adopted_or_refused_or_returned_once() {
+    on_loop(async || {
+        let (mut link, end) = link_to("read line");
+        put(&end, hello(&link));
+        for id in 1..=4 {
+            link.ask(Command::Offer(offer(1, id))).unwrap();
+        }
+        flush(&mut link).await;
+        link.ask(Command::Offer(offer(1, 5))).unwrap();
+        put(&end, Frame::Adopted { ids: vec![1, 1, 99, 5] });
+        put(&end, Frame::Refused { ids: vec![2, 1] });
+        drop(end);
+        link.kill();
+        let said = live_out(&mut link).await;
+        let adopted = "Adopted { listener: ListenerId(1), ids: [ConnectionId(1)";
+        assert!(said[0].starts_with(adopted), "{said:?}");
+        assert_eq!(said[1], "returned 2");
+        let left: Vec<_> = said.iter().filter(|each| each.starts_with("returned")).collect();
+        assert!(["returned 3", "returned 4"].iter().all(|each| left.contains(&&(*each).to_owned())));
+        assert_eq!(said[said.len() - 2..], ["closed", "exited: signal 9 (SIGKILL)"]);
+        let (_, back) = link.ask(Command::Offer(offer(1, 6))).unwrap_err();
+        assert_eq!(back.unwrap().id, ConnectionId(6));
+    });
+}
+
+#[test]
+fn an_id_that_was_not_sent_is_nobodys() {
+    on_loop(async || {
+        let (mut link, end) = link_to("exit 0");
+        put(&end, hello(&link));
+        let full = (0..).find(|&id| {
+            let kept = offer(1, id);
+            let _ = link.ask(Command::Offer(kept));
+            id == 400
+        });
+        put(&end, Frame::Adopted { ids: vec![full.unwrap()] });
+        let said = live_out(&mut link).await;
+        let adopted = said.iter().filter(|each| each.starts_with("Adopted")).count();
+        let returned = said.iter().filter(|each| each.starts_with("returned")).count();
+        assert_eq!(adopted + returned, 401);
+    });
+}
+
+#[test]
+fn a_worker_that_breaks_the_protocol_is_killed() {
+    let hello_of = |worker, pid| Frame::Hello { version: wire::VERSION, worker, pid };
+    let cases: [&dyn Fn(&Link) -> Vec<Frame>; 6] = [
+        &|_| vec![Frame::Online],
+        &|link| vec![hello_of(8, link.pid())],
+        &|_| vec![hello_of(7, 1)],
+        &|link| vec![hello(link), hello(link)],
+        &|link| vec![hello(link), Frame::Listening { listener: 1 }],
+        &|link| vec![hello(link), Frame::Disconnect],
+    ];
+    for case in cases {
+        on_loop(async || {
+            let (mut link, end) = link_to("sleep 60");
+            link.ask(Command::Offer(offer(1, 1))).unwrap();
+            case(&link).into_iter().for_each(|frame| put(&end, frame));
+            let expected = ["returned 1", "closed", "exited: signal 9 (SIGKILL)"];
+            assert_eq!(live_out(&mut link).await, expected);
+        });
+    }
+}
+
+#[test]
+fn a_closed_channel_is_said_at_once_and_the_end_when_it_comes() {
+    on_loop(async || {
+        let (mut link, end) = link_to("sleep 60");
+        put(&end, hello(&link));
+        drop(end);
+        let mut events = Vec::new();
+        let closed = poll_fn(|cx| {
+            assert!(!link.poll(cx, &mut events));
+            if events.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        });
+        timeout(LIMIT, closed).await.unwrap();
+        assert_eq!(say(&events[0]), "closed");
+        link.kill();
+        assert_eq!(live_out(&mut link).await, ["exited: signal 9 (SIGKILL)"]);
+    });
+}
+
+/// Not a test: what the workers of the tests below are.
+#[test]
+fn worker_fixture() {
+    let Some(invitation) = child::accept_invitation("unit") else { return };
+    assert!(child::accept_invitation("unit").is_none());
+    let body: crate::worker::Body = Arc::new(|worker| {
+        Box::pin(async move {
+            while let Some(message) = worker.recv().await {
+                let text: String = message.get().map_err(|error| error.to_string())?;
+                let _ = worker.send(text + "!").map_err(|error| error.to_string())?;
+            }
+            Err("as it should".into())
+        })
+    });
+    child::become_worker(invitation, body);
+}
+
+fn backend() -> ProcessBackend {
+    let fixture = "backend::process::tests::worker_fixture";
+    let args = ["--exact", fixture, "--nocapture", "--quiet"].map(Into::into).to_vec();
+    let stdio = [Stdio::Null, Stdio::Null, Stdio::Inherit];
+    let program = Program { args, stdio, ..Program::current().unwrap() };
+    ProcessBackend::new(Common { name: "unit".into(), max_message: 16 << 20 }, program).unwrap()
+}
+
+/// Waits until the backend has said `last`, and gives all that it has said.
+async fn until(backend: &mut ProcessBackend, last: &str) -> Vec<String> {
+    let mut said: Vec<String> = Vec::new();
+    let wait = poll_fn(|cx| {
+        let mut events = Vec::new();
+        while backend.poll(cx, &mut events).is_ready() {
+            said.extend(events.drain(..).map(|event| say(&event)));
+        }
+        let found = said.iter().any(|each| each.starts_with(last));
+        if found { Poll::Ready(()) } else { Poll::Pending }
+    });
+    timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {last:?} in time"));
+    said
+}
+
+fn text(text: String) -> Command {
+    Command::Message(Message::pack(text, Memory::Separate, 16 << 20).unwrap())
+}
+
+#[test]
+fn a_worker_lives_from_online_to_exited() {
+    on_loop(async || {
+        let mut backend = backend();
+        let spec = spec();
+        backend.stats().reset(spec.slot, WORKER.get(), spec.generation);
+        let pid = backend.start(&spec).unwrap();
+        let large = "x".repeat(8 << 20);
+        backend.ask(WORKER, text(large)).unwrap();
+        // Nobody listens on it, so it comes back untouched.
+        backend.ask(WORKER, Command::Offer(offer(1, 1))).unwrap();
+        let said = until(&mut backend, "message").await;
+        assert_eq!(said.iter().filter(|each| *each == "Online").count(), 1);
+        assert_eq!(backend.stats().row(spec.slot).pid, pid.into());
+        backend.ask(WORKER, Command::Disconnect).unwrap();
+        let mut all = said;
+        all.extend(until(&mut backend, "exited").await);
+        assert_eq!(all[0], "Online");
+        assert!(all.contains(&"returned 1".into()), "{all:?}");
+        let finished = r#"Finished { failure: Some("as it should") }"#;
+        assert_eq!(all[all.len() - 3..], [finished, "closed", "exited: code 1"]);
+        let error = backend.ask(WORKER, Command::Offer(offer(1, 2))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(until(&mut backend, "returned").await, ["returned 2"]);
+    });
+}
+
+#[test]
+fn a_worker_asks_to_leave_on_sigterm_and_not_on_sigint() {
+    on_loop(async || {
+        let mut backend = backend();
+        let pid = backend.start(&spec()).unwrap();
+        until(&mut backend, "Online").await;
+        let process = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        for signal in [Signal::INT, Signal::TERM] {
+            rustix::process::kill_process(process, signal).unwrap();
+        }
+        until(&mut backend, "Leaving { voluntary: false }").await;
+        backend.force(WORKER, Force::Kill);
+        assert_eq!(until(&mut backend, "exited").await, ["closed", "exited: signal 9 (SIGKILL)"]);
+    });
+}
+
+#[test]
+fn an_abandoned_worker_is_gone_at_once_and_the_end_leaves_none() {
+    on_loop(async || {
+        let mut backend = backend();
+        let pid = backend.start(&spec()).unwrap();
+        backend.ask(WORKER, Command::Offer(offer(1, 1))).unwrap();
+        backend.force(WORKER, Force::Abandon);
+        let said = until(&mut backend, "exited").await;
+        assert_eq!(said, ["returned 1", "closed", "exited: abandoned"]);
+        let other = WorkerSpec { worker: WorkerId::new(8), ..spec() };
+        let left = backend.start(&other).unwrap();
+        drop(backend);
+        let gone = |pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        assert!(gone(left) && gone(pid));
+    });
+}
+
+#[test]
+fn a_failed_start_says_what_failed_and_leaves_nothing() {
+    on_loop(async || {
+        let mut backend = backend();
+        backend.program.exec = "/nonexistent/program".into();
+        let error = backend.start(&spec()).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Start, Some(2)));
+        assert!(error.to_string().starts_with("start a worker process: run /nonexistent"), "{error}");
+        assert!(backend.links.is_empty());
+    });
+}
+
+#[test]
+fn a_worker_speaks_of_the_listeners_that_it_was_given() {
+    on_loop(async || {
+        let (mut link, end) = link_to("exit 0");
+        let address = Address::Tcp("127.0.0.1:1".parse().unwrap());
+        let grant = Grant { listener: ListenerId(1), address, intake: Intake::Offers };
+        link.ask(Command::Granted { request: 1, grant }).unwrap();
+        put(&end, hello(&link));
+        put(&end, Frame::Listening { listener: 1 });
+        let listening = "Listening { listener: ListenerId(1) }";
+        assert_eq!(live_out(&mut link).await, [listening, "closed", "exited: code 0"]);
+    });
+}

@@ -1,0 +1,208 @@
+//! Workers as pinned threads of this process.
+//!
+//! Runs on the primary's thread, except [`body`], which runs on the workers'. `README.md` in this
+//! folder tells the life of a worker and of a connection in this mode.
+
+mod body;
+mod link;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    thread::JoinHandle,
+};
+
+use core_affinity::CoreId;
+
+use super::{Backend, Common, Event, Force, WorkerSpec};
+use crate::{
+    config::Memory,
+    error::{Context as _, Error, ErrorKind, Result},
+    event::ExitStatus,
+    event_loop::{Mailbox, Postbox, mailbox},
+    id::WorkerId,
+    shared::StatsPage,
+    worker::{Body, Command, Ended, Identity, Note, Offer},
+};
+use link::{Far, Near, Up, pair};
+
+/// Events taken in per poll before the loop looks at everything else again.
+const EVENTS_PER_POLL: usize = 1024;
+
+/// How worker threads are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// Whether each is pinned to a core.
+    pub(crate) pin: bool,
+    /// Bytes of stack; the standard library's default if absent.
+    pub(crate) stack_size: Option<usize>,
+}
+
+/// The backend of [`Mode::Thread`](crate::Mode::Thread).
+pub(crate) struct ThreadBackend {
+    common: Common,
+    threads: Threads,
+    /// The cores this process may use, as they were before any thread was pinned.
+    cores: Vec<CoreId>,
+    body: Body,
+    stats: Arc<StatsPage>,
+    workers: HashMap<WorkerId, Running>,
+    up: (Postbox<Up>, Mailbox<Up>),
+    /// Known already, not told yet.
+    pending: Vec<Event>,
+}
+
+struct Running {
+    near: Near,
+    thread: JoinHandle<()>,
+}
+
+impl ThreadBackend {
+    pub(crate) fn new(common: Common, threads: Threads, body: Body) -> Self {
+        Self {
+            common,
+            threads,
+            cores: if threads.pin { usable_cores() } else { Vec::new() },
+            body,
+            stats: StatsPage::heap(),
+            workers: HashMap::new(),
+            up: mailbox(),
+            pending: Vec::new(),
+        }
+    }
+
+    fn core_for(&self, spec: &WorkerSpec) -> Option<CoreId> {
+        let index = spec.slot.get().checked_rem(self.cores.len())?;
+        self.cores.get(index).copied()
+    }
+
+    fn spawn(&self, spec: &WorkerSpec, far: Far) -> io::Result<JoinHandle<()>> {
+        let identity = Identity {
+            worker: spec.worker,
+            slot: spec.slot,
+            generation: spec.generation,
+            cluster: self.common.name.clone(),
+            max_message: self.common.max_message,
+        };
+        let (core, stats, body) = (self.core_for(spec), self.stats.clone(), self.body.clone());
+        let mut builder = std::thread::Builder::new().name(format!("bimodal-worker-{}", spec.worker));
+        if let Some(bytes) = self.threads.stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        builder.spawn(move || body::run(identity, far, core, stats, &body))
+    }
+
+    fn take_in(&mut self, up: Up, events: &mut Vec<Event>) {
+        match up {
+            Up::Note { worker, note: Note::Refused(offer) } => events.push(Event::Returned { worker, offer }),
+            Up::Note { worker, note } => {
+                if let Some(running) = self.workers.get(&worker) {
+                    if let Note::Message(message) = &note {
+                        running.near.took(message.bytes());
+                    }
+                    events.push(Event::Note { worker, note });
+                }
+            }
+            Up::Ended { worker, ended } => self.reap(worker, ended, events),
+        }
+    }
+
+    /// The thread has said its last word; joining it takes a moment at most.
+    fn reap(&mut self, worker: WorkerId, ended: Ended, events: &mut Vec<Event>) {
+        let Some(running) = self.workers.remove(&worker) else { return };
+        let status = match (running.thread.join(), ended) {
+            (Err(_), _) => ExitStatus::Code(ExitStatus::PANIC),
+            (Ok(()), Ended::Code(code)) => ExitStatus::Code(code),
+            (Ok(()), Ended::Killed) => ExitStatus::Killed,
+        };
+        events.extend(gone(worker, &running.near, status));
+    }
+}
+
+impl Backend for ThreadBackend {
+    fn memory(&self) -> Memory {
+        Memory::Shared
+    }
+
+    fn stats(&self) -> &Arc<StatsPage> {
+        &self.stats
+    }
+
+    fn start(&mut self, spec: &WorkerSpec) -> Result<u32> {
+        let (near, far) = pair(spec.worker, spec.pressure.clone(), self.up.0.clone());
+        let thread = self.spawn(spec, far);
+        let thread = thread.context(ErrorKind::Start, || {
+            format!("cannot start a thread for worker {}", spec.worker)
+        })?;
+        self.workers.insert(spec.worker, Running { near, thread });
+        Ok(std::process::id())
+    }
+
+    fn ask(&mut self, worker: WorkerId, command: Command) -> Result<()> {
+        if let Some(running) = self.workers.get(&worker) {
+            running.near.post(command);
+            return Ok(());
+        }
+        if let Command::Offer(offer) = command {
+            self.pending.push(Event::Returned { worker, offer });
+            self.up.0.wake();
+        }
+        Err(Error::new(ErrorKind::Closed, format!("worker {worker} is gone")))
+    }
+
+    fn force(&mut self, worker: WorkerId, force: Force) {
+        match force {
+            Force::Kill => {
+                if let Some(running) = self.workers.get(&worker) {
+                    running.near.kill();
+                }
+            }
+            Force::Abandon => {
+                if let Some(running) = self.workers.remove(&worker) {
+                    running.near.kill();
+                    self.pending.extend(gone(worker, &running.near, ExitStatus::Abandoned));
+                    self.up.0.wake();
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<()> {
+        let before = events.len();
+        events.append(&mut self.pending);
+        while events.len() - before < EVENTS_PER_POLL {
+            match self.up.1.poll_next(cx) {
+                Poll::Ready(Some(up)) => self.take_in(up, events),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        if events.len() - before >= EVENTS_PER_POLL {
+            cx.waker().wake_by_ref();
+        }
+        if events.len() > before { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for ThreadBackend {
+    /// A primary that ends before its workers (it panicked) asks them to end; it cannot wait for a
+    /// thread that is stuck.
+    fn drop(&mut self) {
+        self.workers.values().for_each(|running| running.near.kill());
+    }
+}
+
+/// The last events of a worker: what it was offered and never saw, then its end.
+fn gone(worker: WorkerId, near: &Near, status: ExitStatus) -> impl Iterator<Item = Event> {
+    let unseen: Vec<Offer> = near.unseen_offers();
+    let returned = unseen.into_iter().map(move |offer| Event::Returned { worker, offer });
+    returned.chain([Event::Closed { worker }, Event::Exited { worker, status }])
+}
+
+/// Cores in the affinity mask. Ids from 1024 on are left out: pinning to one would abort the process.
+fn usable_cores() -> Vec<CoreId> {
+    let mut cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.retain(|core| core.id < 1024);
+    cores
+}

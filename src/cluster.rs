@@ -1,0 +1,336 @@
+//! The program's handle on a cluster, and the thread behind it.
+//!
+//! The primary's loop runs on a thread of its own, which lives as long as the cluster: worker processes
+//! are tied to the thread that forked them (`PR_SET_PDEATHSIG`, prctl(2)).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    backend::{
+        Backend, Common,
+        process::{ProcessBackend, Program, child},
+        thread::{ThreadBackend, Threads},
+    },
+    builder::{self, Builder, Settings},
+    config::{Memory, Mode, Stdio},
+    error::{Context as _, Error, ErrorKind, Result},
+    event_loop::{EventLoop, mailbox},
+    event::Step,
+    events::{self, Event, EventStream, Events},
+    handle::{Desk, Request, WorkerHandle},
+    id::{Slot, WorkerId},
+    primary::Primary,
+    shared::{SlotStats, StatsPage},
+    worker::Body,
+};
+
+/// A running cluster (Node: the `cluster` module in the primary).
+///
+/// Dropping it ends all workers at once; [`Cluster::shutdown`] ends them in good order.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: Arc<Settings>,
+    events: EventStream,
+    /// Absent in a worker process of another cluster.
+    primary: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    crew: Arc<Crew>,
+    stats: Arc<StatsPage>,
+    thread: JoinHandle<Result<Report>>,
+}
+
+/// What a cluster did (see [`Builder::run`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Workers started.
+    pub started: u64,
+    /// Of those, replacements.
+    pub restarts: u64,
+    /// How workers ended, counted by cause.
+    pub exits: BTreeMap<String, u64>,
+    /// Connections that the primary accepted for the workers.
+    pub dispatched: u64,
+    /// Of those, connections that a worker gave back or left behind and another got.
+    pub dispatched_again: u64,
+    /// Workers that were killed.
+    pub forced_kills: u64,
+    /// Threads that could not be ended and were left behind.
+    pub abandoned: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "workers started: {} ({} as replacements)", self.started, self.restarts)?;
+        for (cause, count) in &self.exits {
+            writeln!(f, "  ended with {cause}: {count}")?;
+        }
+        writeln!(
+            f,
+            "connections dispatched by the primary: {} ({} of them again)",
+            self.dispatched, self.dispatched_again
+        )?;
+        write!(f, "workers killed: {}, threads abandoned: {}", self.forced_kills, self.abandoned)
+    }
+}
+
+impl Cluster {
+    /// Begins to choose the settings of a cluster in this mode.
+    pub fn builder(mode: Mode) -> Builder {
+        Builder::new(mode)
+    }
+
+    /// Starts the primary, or becomes the worker this process was started for.
+    pub(crate) fn start(settings: Settings, body: Body, supervised: bool) -> Result<Self> {
+        if let Some(invitation) = child::accept_invitation(&settings.name) {
+            child::become_worker(invitation, body);
+        }
+        let settings = Arc::new(settings);
+        let (sink, events) = events::queue(settings.event_queue);
+        if child::invited_to().is_some() {
+            return Ok(Self { settings, events, primary: None });
+        }
+        if settings.mode == Mode::Process {
+            builder::take_name(&settings.name)?;
+        }
+        let primary = start_primary(settings.clone(), body, sink, supervised)?;
+        Ok(Self { settings, events, primary: Some(primary) })
+    }
+
+    /// Starts a worker (Node: `cluster.fork`). Its handle is valid at once; whether the worker could
+    /// be started, the events say.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] when the cluster has ended, [`ErrorKind::Full`] when it has
+    /// [`Workers::MAX`](crate::Workers::MAX) workers.
+    pub fn fork(&self) -> Result<WorkerHandle> {
+        let Some(running) = &self.primary else { return Ok(never_started()) };
+        let handle = running.crew.enlist(None)?;
+        self.events.worker_asked_for();
+        running.crew.desk.request(Request::Fork(handle.clone()))?;
+        Ok(handle)
+    }
+
+    /// The workers that have not ended, by id (Node: `cluster.workers`).
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerHandle> {
+        self.primary.as_ref().map_or_else(Vec::new, |running| running.crew.all())
+    }
+
+    /// The worker with this id, unless it has ended.
+    #[must_use]
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerHandle> {
+        self.primary.as_ref()?.crew.get(id)
+    }
+
+    /// The events, one after the other (Node: `cluster.on`). The iterator waits for the next, and
+    /// ends when no worker is left and every event was taken.
+    #[must_use]
+    pub fn events(&self) -> Events<'_> {
+        Events::new(&self.events)
+    }
+
+    /// The next event, if it comes within this time.
+    #[must_use]
+    pub fn next_event_timeout(&self, time: Duration) -> Option<Event> {
+        self.events().next_timeout(time)
+    }
+
+    /// Asks every worker to leave in good order (Node: `cluster.disconnect`). [`Cluster::events`]
+    /// ends when all are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] when the cluster has ended.
+    pub fn disconnect(&self) -> Result<()> {
+        self.request(Request::DisconnectAll)
+    }
+
+    /// The settings in force (Node: `cluster.settings`).
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The counters of all workers, by slot.
+    #[must_use]
+    pub fn stats(&self) -> Vec<SlotStats> {
+        self.primary.as_ref().map_or_else(Vec::new, |running| running.stats.rows())
+    }
+
+    /// Ends the cluster: asks every worker to leave, kills those that are still there after the
+    /// `shutdown_timeout`, and says what the cluster did.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Panic`] when the primary's thread panicked.
+    pub fn shutdown(mut self) -> Result<Report> {
+        self.request(Request::Stop).or_else(already_ended)?;
+        self.join()
+    }
+
+    /// Waits until the cluster has ended, and shows every event to the observer.
+    pub(crate) fn observe_to_the_end(mut self, observer: Option<Box<dyn FnMut(&Event)>>) -> Result<Report> {
+        let mut observer = observer.unwrap_or_else(|| Box::new(|_| {}));
+        while let Some(event) = self.events.next_of_all() {
+            observer(&event);
+        }
+        self.join()
+    }
+
+    fn request(&self, request: Request) -> Result<()> {
+        match &self.primary {
+            Some(running) => running.crew.desk.request(request),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self) -> Result<Report> {
+        let Some(running) = self.primary.take() else { return Ok(Report::default()) };
+        let panicked = |_| Error::new(ErrorKind::Panic, "the primary's thread panicked; its message is above");
+        running.thread.join().map_err(panicked)?
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What a cluster that is dropped would report interests nobody.
+        let _ = self.request(Request::StopNow);
+        let _ = self.join();
+    }
+}
+
+fn already_ended(error: Error) -> Result<()> {
+    if error.kind() == ErrorKind::Closed { Ok(()) } else { Err(error) }
+}
+
+/// In a worker process of another cluster: a worker of this one is nobody.
+fn never_started() -> WorkerHandle {
+    let desk = Desk { requests: mailbox().0, memory: Memory::Separate, max_message: 0 };
+    let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, desk);
+    handle.closed();
+    handle.step(Step::End);
+    handle
+}
+
+/// The handles of all workers that have not ended, and who comes next.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(crate) desk: Desk,
+    roll: Mutex<Roll>,
+}
+
+#[derive(Debug, Default)]
+struct Roll {
+    last: u64,
+    handles: BTreeMap<WorkerId, WorkerHandle>,
+    /// Workers so far, by slot.
+    generations: HashMap<Slot, u32>,
+}
+
+impl Crew {
+    /// A handle for one more worker, in this slot or in the lowest free one.
+    pub(crate) fn enlist(&self, slot: Option<Slot>) -> Result<WorkerHandle> {
+        let mut roll = self.roll.lock();
+        let slot = slot.map_or_else(|| roll.free_slot(), Ok)?;
+        roll.last += 1;
+        let worker = WorkerId::new(roll.last);
+        let generation = roll.generations.entry(slot).or_default();
+        *generation += 1;
+        let handle = WorkerHandle::new(worker, slot, *generation, self.desk.clone());
+        roll.handles.insert(worker, handle.clone());
+        Ok(handle)
+    }
+
+    /// Strikes a worker that has ended.
+    pub(crate) fn strike(&self, worker: WorkerId) {
+        self.roll.lock().handles.remove(&worker);
+    }
+
+    pub(crate) fn get(&self, worker: WorkerId) -> Option<WorkerHandle> {
+        self.roll.lock().handles.get(&worker).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<WorkerHandle> {
+        self.roll.lock().handles.values().cloned().collect()
+    }
+}
+
+impl Roll {
+    fn free_slot(&self) -> Result<Slot> {
+        let taken: std::collections::HashSet<_> = self.handles.values().map(WorkerHandle::slot).collect();
+        let free = (0..crate::Workers::MAX).map(Slot).find(|slot| !taken.contains(slot));
+        free.ok_or_else(|| {
+            let text = format!("the cluster has {} workers, which is the most it can have", crate::Workers::MAX);
+            Error::new(ErrorKind::Full, text)
+        })
+    }
+}
+
+/// Starts the primary's thread and waits until it is ready for requests.
+fn start_primary(
+    settings: Arc<Settings>,
+    body: Body,
+    sink: events::EventSink,
+    supervised: bool,
+) -> Result<Running> {
+    let (post, requests) = mailbox();
+    let (ready, started) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("bimodal-primary".into()).spawn(move || {
+        let mut event_loop = EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
+        let backend = event_loop.enter(|| new_backend(&settings, body))?;
+        let desk = Desk { requests: post, memory: backend.memory(), max_message: settings.max_message };
+        let crew = Arc::new(Crew { desk, roll: Mutex::default() });
+        let stats = backend.stats().clone();
+        let primary = event_loop
+            .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
+        // The caller waits for this.
+        let _ = ready.send((crew, stats));
+        event_loop.block_on(primary.run()).context(ErrorKind::Io, || "the primary's loop failed".into())?
+    });
+    let thread = thread.context(ErrorKind::Io, || "cannot start the primary's thread".into())?;
+    match started.recv() {
+        Ok((crew, stats)) => Ok(Running { crew, stats, thread }),
+        Err(_) => match thread.join() {
+            Ok(Err(error)) => Err(error),
+            _ => Err(Error::new(ErrorKind::Panic, "the primary's thread panicked; its message is above")),
+        },
+    }
+}
+
+/// The one place that turns the mode into something else.
+fn new_backend(settings: &Settings, body: Body) -> Result<Box<dyn Backend>> {
+    let common = Common { name: settings.name.as_str().into(), max_message: settings.max_message };
+    match settings.mode {
+        Mode::Thread => {
+            let threads = Threads { pin: settings.pin, stack_size: settings.stack_size };
+            Ok(Box::new(ThreadBackend::new(common, threads, body)))
+        }
+        Mode::Process => Ok(Box::new(ProcessBackend::new(common, program(settings)?)?)),
+    }
+}
+
+/// The running program with what the settings change about it.
+fn program(settings: &Settings) -> Result<Program> {
+    let env = settings.env.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+    Ok(Program {
+        env: env.collect(),
+        cwd: settings.cwd.clone(),
+        uid: settings.uid,
+        gid: settings.gid,
+        stdio: [settings.stdio.unwrap_or(Stdio::Inherit); 3],
+        ..Program::current()?
+    })
+}

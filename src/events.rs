@@ -1,0 +1,251 @@
+//! What the primary tells the program, and the queue it takes to get there.
+//!
+//! The primary's thread puts events in and never waits: when the program is behind and the queue is
+//! full, events are dropped and counted, and the program learns how many it missed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::{
+    builder::Settings, config::Address, error::Error, event::ExitStatus, handle::WorkerHandle,
+    message::Message,
+};
+
+/// Something that happened in a cluster (Node: the events of `cluster`).
+///
+/// For each worker, once each and in this order: `Fork`, `Online`, `Listening` (one per address),
+/// `Disconnect`, `Exit`; messages lie between `Online` and `Disconnect`. A worker that cannot be
+/// started has `Fork`, `Error`, `Disconnect`, `Exit`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The cluster's settings are in force (Node: `setup`).
+    Setup {
+        /// The settings.
+        settings: Arc<Settings>,
+    },
+    /// A worker was asked for (Node: `fork`).
+    Fork {
+        /// Which.
+        worker: WorkerHandle,
+    },
+    /// A worker's body runs (Node: `online`).
+    Online {
+        /// Which.
+        worker: WorkerHandle,
+    },
+    /// A worker is ready for connections (Node: `listening`).
+    Listening {
+        /// Which.
+        worker: WorkerHandle,
+        /// Where: never port 0.
+        address: Address,
+    },
+    /// A worker sent a message (Node: `message`).
+    Message {
+        /// Which.
+        worker: WorkerHandle,
+        /// What.
+        message: Message,
+    },
+    /// A worker's channel is closed (Node: `disconnect`).
+    Disconnect {
+        /// Which.
+        worker: WorkerHandle,
+    },
+    /// A worker has ended, and nothing of it is left (Node: `exit`).
+    Exit {
+        /// Which.
+        worker: WorkerHandle,
+        /// How.
+        status: ExitStatus,
+    },
+    /// Something failed that the cluster goes on without (Node: `error`).
+    Error {
+        /// Whom it concerns, if a single worker.
+        worker: Option<WorkerHandle>,
+        /// What.
+        error: Error,
+    },
+    /// The program was so far behind that events had to be dropped.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Event {
+    /// Node's name of the event.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Setup { .. } => "setup",
+            Self::Fork { .. } => "fork",
+            Self::Online { .. } => "online",
+            Self::Listening { .. } => "listening",
+            Self::Message { .. } => "message",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Exit { .. } => "exit",
+            Self::Error { .. } => "error",
+            Self::Missed { .. } => "missed",
+        }
+    }
+}
+
+/// The two ends of an event queue.
+pub(crate) fn queue(bound: usize) -> (EventSink, EventStream) {
+    let (sender, receiver) = bounded(bound);
+    let counters = Arc::new(Counters::default());
+    let sink = EventSink { sender, counters: counters.clone() };
+    (sink, EventStream { receiver, counters })
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    missed: AtomicU64,
+    /// Workers that were asked for and whose `exit` the reader has not seen.
+    live: AtomicUsize,
+}
+
+/// Where the primary puts events.
+#[derive(Debug)]
+pub(crate) struct EventSink {
+    sender: Sender<Event>,
+    counters: Arc<Counters>,
+}
+
+impl EventSink {
+    /// Puts an event in, or counts it as missed.
+    pub(crate) fn emit(&self, event: Event) {
+        let Err(TrySendError::Full(event)) = self.sender.try_send(event) else { return };
+        self.counters.taken(&event);
+        self.counters.missed.fetch_add(1, SeqCst);
+        self.tell_missed();
+    }
+
+    /// The reader may have made room, and be waiting, since the queue was full.
+    fn tell_missed(&self) {
+        let count = self.counters.missed.swap(0, SeqCst);
+        if self.sender.try_send(Event::Missed { count }).is_err() {
+            self.counters.missed.fetch_add(count, SeqCst);
+        }
+    }
+}
+
+/// Where the program takes events out.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    receiver: Receiver<Event>,
+    counters: Arc<Counters>,
+}
+
+impl EventStream {
+    pub(crate) fn worker_asked_for(&self) {
+        self.counters.live.fetch_add(1, SeqCst);
+    }
+
+    /// The next event; waits until `deadline`, or for ever. `None` when the time is over, or when
+    /// nothing can come any more.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> Option<Event> {
+        let event = self.at_hand().or_else(|| self.wait(deadline))?;
+        self.counters.taken(&event);
+        Some(event)
+    }
+
+    /// The next event; waits for it until the primary has ended, whoever is alive.
+    pub(crate) fn next_of_all(&self) -> Option<Event> {
+        self.receiver.recv().ok().or_else(|| self.missed())
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Option<Event> {
+        if self.counters.live.load(SeqCst) == 0 {
+            return None;
+        }
+        let received = match deadline {
+            Some(deadline) => self.receiver.recv_deadline(deadline).ok(),
+            None => self.receiver.recv().ok(),
+        };
+        received.or_else(|| self.missed())
+    }
+
+    fn at_hand(&self) -> Option<Event> {
+        self.receiver.try_recv().ok().or_else(|| self.missed())
+    }
+
+    fn missed(&self) -> Option<Event> {
+        let count = self.counters.missed.swap(0, SeqCst);
+        (count > 0).then_some(Event::Missed { count })
+    }
+}
+
+impl Counters {
+    /// An event left the queue, or never got in.
+    fn taken(&self, event: &Event) {
+        if let Event::Exit { .. } = event {
+            let _ = self.live.fetch_update(SeqCst, SeqCst, |live| live.checked_sub(1));
+        }
+    }
+}
+
+/// The events of a cluster, one after the other; waits for the next. Ends when no worker is left and
+/// every event was taken.
+#[derive(Debug)]
+pub struct Events<'a> {
+    stream: &'a EventStream,
+}
+
+impl<'a> Events<'a> {
+    pub(crate) fn new(stream: &'a EventStream) -> Self {
+        Self { stream }
+    }
+
+    /// The next event, if it comes within this time.
+    pub fn next_timeout(&mut self, time: Duration) -> Option<Event> {
+        self.stream.next(crate::clock::now().checked_add(time))
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.stream.next(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missed(count: u64) -> Event {
+        Event::Missed { count }
+    }
+
+    #[test]
+    fn a_slow_reader_learns_how_much_it_missed() {
+        let (sink, stream) = queue(2);
+        for count in 1..=5 {
+            sink.emit(missed(count));
+        }
+        let counts: Vec<_> = std::iter::from_fn(|| stream.at_hand())
+            .map(|event| if let Event::Missed { count } = event { count } else { 0 })
+            .collect();
+        assert_eq!(counts, [1, 2, 3], "two events, then the three that were dropped");
+    }
+
+    #[test]
+    fn the_stream_ends_with_the_last_worker_or_with_the_primary() {
+        let (sink, stream) = queue(2);
+        assert!(stream.next(None).is_none(), "no worker was asked for");
+        stream.worker_asked_for();
+        drop(sink);
+        assert!(stream.next(None).is_none(), "the primary is gone");
+    }
+}

@@ -1,0 +1,165 @@
+//! What the primary and a worker say to each other, and the worker's end of it.
+//!
+//! Both directions are ordered. A backend carries these values to its workers: by moving them, or as
+//! frames and descriptors.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use socket2::Socket;
+
+use crate::{
+    accept::{ListenOptions, SharedQueue},
+    config::{Address, Memory},
+    error::Result,
+    id::{ConnectionId, ListenerId},
+    message::Message,
+};
+
+/// A connection on its way to a worker. It stays the primary's until the worker adopts it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) listener: ListenerId,
+    pub(crate) id: ConnectionId,
+    pub(crate) socket: Socket,
+}
+
+/// From the primary to a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A message of the user's.
+    Message(Message),
+    /// A connection to adopt or refuse.
+    Offer(Offer),
+    /// A listen that worked.
+    Granted { request: u32, grant: Grant },
+    /// A listen that did not.
+    Denied { request: u32, denial: Denial },
+    /// Drain and leave. Nothing is offered afterwards.
+    Disconnect,
+}
+
+/// How a worker gets the connections of a listener.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) listener: ListenerId,
+    /// Where it listens in fact.
+    pub(crate) address: Address,
+    pub(crate) intake: Intake,
+}
+
+/// Where connections come from beside those that are offered.
+#[derive(Debug)]
+pub(crate) enum Intake {
+    /// From nowhere else.
+    Offers,
+    /// The worker accepts from this listening socket.
+    Socket(Socket),
+    /// The worker takes from this queue. Only where memory is shared.
+    Queue(Arc<SharedQueue>),
+}
+
+/// Why an address cannot be listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// The operating system's error number, if it refused.
+    pub(crate) errno: Option<i32>,
+    pub(crate) text: String,
+}
+
+/// From a worker to the primary.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// The worker's body is about to run.
+    Online,
+    /// Please listen on this address for me; the answer repeats `request`.
+    Listen { request: u32, address: Address, options: ListenOptions },
+    /// The worker is ready for connections of this listener.
+    Listening { listener: ListenerId },
+    /// The worker wants no more connections of this listener.
+    Unlisten { listener: ListenerId },
+    /// The worker pauses or resumes: it has as many connections as it wants, or no longer.
+    Accepting { listener: ListenerId, accepting: bool },
+    /// These connections are the worker's now.
+    Adopted { listener: ListenerId, ids: Vec<ConnectionId> },
+    /// This connection was not touched; give it to somebody else.
+    Refused(Offer),
+    /// The worker starts to drain by itself: by its own wish if `voluntary`, else because a signal
+    /// told it to.
+    Leaving { voluntary: bool },
+    /// A message of the user's.
+    Message(Message),
+    /// The worker's body has ended; the text is why it failed, if it did.
+    Finished { failure: Option<String> },
+}
+
+/// What a worker's link brings.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Command(Command),
+    /// End now, whatever is open.
+    Kill,
+    /// A signal asked this worker to drain.
+    Terminate,
+    /// The primary is gone.
+    Gone,
+}
+
+/// A worker's end of the channel to its primary.
+pub(crate) trait Link {
+    /// How messages have to be packed.
+    fn memory(&self) -> Memory;
+    /// Queues a note behind those before it. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed): the primary is gone.
+    fn send(&self, note: Note) -> Result<()>;
+    /// What comes next from the primary. Kill overtakes everything.
+    fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<Arrival>;
+    /// The body took a message of this many bytes: the sender may send more.
+    fn taken(&self, bytes: usize);
+    /// What was sent and has not left this worker yet.
+    fn load(&self) -> Load;
+    /// Ready when everything that was sent has left this worker, or never can.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Messages under way in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// A [`Load`] that both ends of a direction keep: the sender adds, whoever takes subtracts.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Pressure {
+    pub(crate) fn add(&self, bytes: usize) {
+        self.messages.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Subtracts, but never below nothing: the counts come over a channel.
+    pub(crate) fn subtract(&self, messages: usize, bytes: usize) {
+        let less = |counter: &AtomicUsize, amount: usize| {
+            let _ = counter.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
+        };
+        less(&self.messages, messages);
+        less(&self.bytes, bytes);
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        Load { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+    }
+}

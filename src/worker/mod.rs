@@ -1,0 +1,335 @@
+//! A worker from the inside: what runs its body, and what the body holds. The same in both modes.
+//!
+//! Runs on the worker's own event loop. Owns the worker's end of the link, its messages and its
+//! listeners. It does not know whether it is a process or a thread.
+//!
+//! The life of a worker, in order: say that it is online; run the body; on `Disconnect` (which comes
+//! behind everything that was sent before) tell the body by `recv`, `draining` and every listener;
+//! when the body has returned, drop what it left running, refuse what was offered and not adopted,
+//! say why it ended, and wait until all of that has left.
+
+mod beat;
+mod handle;
+mod link;
+mod listener;
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+pub use handle::{Flow, Worker};
+pub(crate) use handle::check_room;
+pub(crate) use link::{
+    Arrival, Command, Denial, Grant, Intake, Link, Load, Note, Offer, Pressure,
+};
+pub use listener::Listener;
+
+use crate::{
+    event::ExitStatus,
+    event_loop::{self, EventLoop, JoinHandle},
+    id::{ConnectionId, ListenerId, Slot, WorkerId},
+    message::Message,
+    shared::SlotMeter,
+};
+use listener::Desk;
+
+/// Who a worker is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) worker: WorkerId,
+    pub(crate) slot: Slot,
+    pub(crate) generation: u32,
+    /// The cluster's name.
+    pub(crate) cluster: Arc<str>,
+    /// The largest encoded message, in bytes.
+    pub(crate) max_message: usize,
+}
+
+/// What a worker does, as the builder keeps it.
+pub(crate) type Body = Arc<dyn Fn(Worker) -> BodyFuture + Send + Sync>;
+
+/// A body at work; the error is the text for the primary.
+pub(crate) type BodyFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// What a worker's body may return: nothing, or a result whose error says why the worker failed.
+pub trait Outcome {
+    /// The reason of the failure, if it is one.
+    fn failure(self) -> Option<String>;
+}
+
+impl Outcome for () {
+    fn failure(self) -> Option<String> {
+        None
+    }
+}
+
+impl<E: fmt::Display> Outcome for Result<(), E> {
+    fn failure(self) -> Option<String> {
+        self.err().map(|error| error.to_string())
+    }
+}
+
+/// How a worker's life ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With this code.
+    Code(i32),
+    /// It was told to end at once.
+    Killed,
+}
+
+/// Runs a worker to its end: returns when nothing of it is left to do.
+pub(crate) fn run(
+    event_loop: &mut EventLoop,
+    identity: Identity,
+    link: Rc<dyn Link>,
+    meter: SlotMeter,
+    body: &Body,
+) -> Ended {
+    let state = Rc::new(State::new(identity, link, meter));
+    let lived = catch_unwind(AssertUnwindSafe(|| event_loop.block_on(live(&state, body))));
+    let (ended, failure) = match lived {
+        Ok(Ok(Life::Returned(Ok(())))) => (Ended::Code(0), None),
+        Ok(Ok(Life::Returned(Err(failure)))) => (Ended::Code(1), Some(failure)),
+        Ok(Ok(Life::Left)) => (Ended::Code(0), None),
+        Ok(Ok(Life::Killed)) => (Ended::Killed, None),
+        Ok(Err(error)) => (Ended::Code(1), Some(format!("the event loop failed: {error}"))),
+        Err(panic) => (Ended::Code(ExitStatus::PANIC), Some(panic_text(&*panic))),
+    };
+    // What a destructor of a cancelled task does must not hide how the worker ended.
+    let wound_up = catch_unwind(AssertUnwindSafe(|| wind_up(event_loop, &state, failure)));
+    if wound_up.is_err() {
+        log::error!("{}: a task panicked while the worker ended", state.name);
+    }
+    ended
+}
+
+/// What came first.
+enum Life {
+    Returned(Result<(), String>),
+    /// The worker ended itself, or its primary is gone.
+    Left,
+    Killed,
+}
+
+async fn live(state: &Rc<State>, body: &Body) -> Life {
+    let _beat = beat::start(&state.meter);
+    state.send(Note::Online);
+    let mut body = event_loop::spawn(body(Worker::new(state.clone())));
+    poll_fn(|cx| state.poll(cx, &mut body)).await
+}
+
+fn wind_up(event_loop: &mut EventLoop, state: &Rc<State>, failure: Option<String>) {
+    event_loop.cancel_tasks();
+    state.flush_adopted();
+    state.close_desks();
+    state.send(Note::Finished { failure });
+    // An error here is the loop's; the channel closes either way.
+    if let Err(error) = event_loop.block_on(poll_fn(|cx| state.link.poll_flush(cx))) {
+        log::warn!("{}: what was sent last may be lost: {error}", state.name);
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("(no text)"))
+}
+
+/// Arrivals taken in before tasks run again.
+const ARRIVALS_PER_TURN: usize = 256;
+
+/// What the runtime and all handles of one worker share.
+pub(crate) struct State {
+    pub(crate) identity: Identity,
+    name: String,
+    link: Rc<dyn Link>,
+    meter: SlotMeter,
+    connected: Cell<bool>,
+    draining: Cell<bool>,
+    left: Cell<bool>,
+    messages: RefCell<VecDeque<Message>>,
+    /// Who waits for a message or for the end: woken together, each looks for itself.
+    waiting: RefCell<Vec<Waker>>,
+    requests: Cell<u32>,
+    answers: RefCell<HashMap<u32, Answer>>,
+    desks: RefCell<HashMap<ListenerId, Rc<Desk>>>,
+    adopted: RefCell<Vec<(ListenerId, Vec<ConnectionId>)>>,
+    root: RefCell<Option<Waker>>,
+}
+
+/// Where the answer to a listen is left.
+enum Answer {
+    Awaited(Option<Waker>),
+    Granted(Grant),
+    Denied(Denial),
+}
+
+impl State {
+    fn new(identity: Identity, link: Rc<dyn Link>, meter: SlotMeter) -> Self {
+        Self {
+            name: format!("bimodal-worker-{}", identity.worker),
+            identity,
+            link,
+            meter,
+            connected: Cell::new(true),
+            draining: Cell::new(false),
+            left: Cell::new(false),
+            messages: RefCell::default(),
+            waiting: RefCell::default(),
+            requests: Cell::new(0),
+            answers: RefCell::default(),
+            desks: RefCell::default(),
+            adopted: RefCell::default(),
+            root: RefCell::default(),
+        }
+    }
+
+    /// The worker's root future: arrivals first, then the body's end.
+    fn poll(&self, cx: &mut Context<'_>, body: &mut JoinHandle<Result<(), String>>) -> Poll<Life> {
+        *self.root.borrow_mut() = Some(cx.waker().clone());
+        self.flush_adopted();
+        if let Poll::Ready(life) = self.take_arrivals(cx) {
+            return Poll::Ready(life);
+        }
+        if self.left.get() {
+            return Poll::Ready(Life::Left);
+        }
+        match Pin::new(body).poll(cx) {
+            Poll::Ready(Ok(outcome)) => Poll::Ready(Life::Returned(outcome)),
+            // Only the end of the loop cancels the body.
+            Poll::Ready(Err(_)) => Poll::Ready(Life::Left),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn take_arrivals(&self, cx: &mut Context<'_>) -> Poll<Life> {
+        for _ in 0..ARRIVALS_PER_TURN {
+            match self.link.poll_arrival(cx) {
+                Poll::Ready(Arrival::Command(command)) => self.obey(command),
+                Poll::Ready(Arrival::Terminate) => self.leave(false),
+                Poll::Ready(Arrival::Kill) => return Poll::Ready(Life::Killed),
+                Poll::Ready(Arrival::Gone) => {
+                    self.connected.set(false);
+                    return Poll::Ready(Life::Left);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn obey(&self, command: Command) {
+        match command {
+            Command::Message(message) => {
+                self.messages.borrow_mut().push_back(message);
+                self.wake_waiting();
+            }
+            Command::Offer(offer) => self.put_on_desk(offer),
+            Command::Granted { request, grant } => self.answer(request, Answer::Granted(grant)),
+            Command::Denied { request, denial } => self.answer(request, Answer::Denied(denial)),
+            Command::Disconnect => self.drain(),
+        }
+    }
+
+    fn put_on_desk(&self, offer: Offer) {
+        let desk = self.desks.borrow().get(&offer.listener).cloned();
+        let unwanted = match desk {
+            Some(desk) => desk.put(offer),
+            None => Some(offer),
+        };
+        if let Some(offer) = unwanted {
+            self.send(Note::Refused(offer));
+        }
+    }
+
+    fn answer(&self, request: u32, answer: Answer) {
+        let previous = match self.answers.borrow_mut().get_mut(&request) {
+            Some(place) => Some(std::mem::replace(place, answer)),
+            None => return self.decline(answer),
+        };
+        if let Some(Answer::Awaited(Some(waker))) = previous {
+            waker.wake();
+        }
+    }
+
+    /// Nobody waits for this listener any more.
+    fn decline(&self, answer: Answer) {
+        if let Answer::Granted(grant) = answer {
+            self.send(Note::Unlisten { listener: grant.listener });
+        }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        let desks: Vec<_> = self.desks.borrow().values().cloned().collect();
+        desks.iter().for_each(|desk| desk.withdraw());
+        self.wake_waiting();
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waits| waits.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn wake_waiting(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_root(&self) {
+        let root = self.root.borrow().clone();
+        if let Some(root) = root {
+            root.wake();
+        }
+    }
+
+    /// Asks the primary to withdraw this worker; the drain begins with its answer.
+    fn leave(&self, voluntary: bool) {
+        self.send(Note::Leaving { voluntary });
+    }
+
+    /// Sends a note; one that cannot be sent concerns nobody any more.
+    fn send(&self, note: Note) {
+        if self.link.send(note).is_err() {
+            self.connected.set(false);
+        }
+    }
+
+    /// Remembers an adopted connection; they are told to the primary once per turn.
+    fn adopt(&self, listener: ListenerId, id: ConnectionId) {
+        let mut adopted = self.adopted.borrow_mut();
+        if adopted.is_empty() {
+            self.wake_root();
+        }
+        match adopted.iter_mut().find(|(of, _)| *of == listener) {
+            Some((_, ids)) => ids.push(id),
+            None => adopted.push((listener, vec![id])),
+        }
+    }
+
+    fn flush_adopted(&self) {
+        for (listener, ids) in std::mem::take(&mut *self.adopted.borrow_mut()) {
+            self.send(Note::Adopted { listener, ids });
+        }
+    }
+
+    fn close_desks(&self) {
+        let desks = std::mem::take(&mut *self.desks.borrow_mut());
+        for desk in desks.into_values() {
+            desk.close(self);
+        }
+    }
+}
