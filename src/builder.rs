@@ -206,7 +206,7 @@ impl Builder {
     }
 
     /// Runs a supervised cluster until it has ended: keeps the workers running, restarts those that
-    /// crash with a growing delay, drains on SIGTERM and SIGINT (a second one ends at once).
+    /// crash with a growing delay, drains on SIGTERM and SIGINT (a second one, at least 100 ms later, ends at once).
     ///
     /// Call it from `main`, before threads are started. In a worker process it does not return: the
     /// process becomes the worker. A worker whose body returns without an error is done and is not

@@ -15,6 +15,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -40,6 +41,10 @@ const ROUNDS_PER_TURN: usize = 8;
 /// Requests taken in per round.
 const REQUESTS_PER_ROUND: usize = 1024;
 
+/// Signals closer together than this are one: `timeout(1)` and service managers signal a program and
+/// then its whole group, and that must not turn a drain into a kill.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
 pub(crate) struct Primary {
     settings: Arc<Settings>,
     backend: Box<dyn Backend>,
@@ -47,6 +52,7 @@ pub(crate) struct Primary {
     requests: Mailbox<Request>,
     sink: EventSink,
     signals: Option<Signals>,
+    signalled: Option<Instant>,
     dispatcher: Dispatcher,
     supervisor: Supervisor,
     workers: BTreeMap<WorkerId, Entry>,
@@ -98,6 +104,7 @@ impl Primary {
             requests,
             sink,
             signals: signals.context(ErrorKind::Io, || "cannot watch for signals".into())?,
+            signalled: None,
             dispatcher: Dispatcher::new(rules),
             supervisor: Supervisor::new(policy, event_loop::now()),
             workers: BTreeMap::new(),
@@ -157,8 +164,12 @@ impl Primary {
 
     fn take_signals(&mut self, cx: &mut Context<'_>) {
         while let Some(Poll::Ready(signal)) = self.signals.as_ref().map(|signals| signals.poll_next(cx)) {
-            log::info!("signal {signal}: the cluster stops");
-            self.stop();
+            let now = event_loop::now();
+            if self.signalled.is_none_or(|last| now - last >= SAME_SIGNAL) {
+                log::info!("signal {signal}: the cluster stops");
+                self.signalled = Some(now);
+                self.stop();
+            }
         }
     }
 

@@ -87,8 +87,7 @@ pub(crate) fn print_report(form: Form, report: &Report) {
     if form != Form::Json {
         return print(report.to_string().trim_end());
     }
-    let line = json!({
-        "event": "report",
+    let details = json!({
         "started": report.started,
         "restarts": report.restarts,
         "exits": report.exits,
@@ -97,7 +96,7 @@ pub(crate) fn print_report(form: Form, report: &Report) {
         "forced_kills": report.forced_kills,
         "abandoned": report.abandoned,
     });
-    print(&line.to_string());
+    print(&Line { event: "report", subject: None, details: members(details) }.to_json());
 }
 
 fn text(event: &Event) -> String {
@@ -138,9 +137,21 @@ fn json(event: &Event) -> String {
         slot: worker.slot().get(),
         generation: worker.generation(),
     });
-    let line = Line { event: event.name(), subject, details: details(event) };
-    // Texts and numbers under text keys always have a JSON form.
-    serde_json::to_string(&line).unwrap_or_default()
+    Line { event: event.name(), subject, details: details(event) }.to_json()
+}
+
+impl Line {
+    fn to_json(&self) -> String {
+        // Texts and numbers under text keys always have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+fn members(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
 }
 
 fn subject(event: &Event) -> Option<&WorkerHandle> {
@@ -158,7 +169,7 @@ fn subject(event: &Event) -> Option<&WorkerHandle> {
 
 /// What an event says beside its name and its worker.
 fn details(event: &Event) -> Map<String, Value> {
-    let details = match event {
+    members(match event {
         Event::Setup { settings } => json!({
             "mode": settings.mode.to_string(),
             "workers": settings.workers,
@@ -175,9 +186,8 @@ fn details(event: &Event) -> Map<String, Value> {
         }),
         Event::Error { error, .. } => json!({ "error": error.to_string() }),
         Event::Missed { count } => json!({ "count": count }),
-        _ => json!({}),
-    };
-    details.as_object().cloned().unwrap_or_default()
+        _ => Value::Null,
+    })
 }
 
 /// One line, at once. A reader who has gone must not end the server.

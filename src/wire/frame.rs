@@ -234,15 +234,7 @@ impl Frame {
     pub(super) fn write(&self, to: &mut Writer) -> Result<(), WireError> {
         to.u8(self.label().0);
         match self {
-            Self::Welcome {
-                version,
-                worker,
-                slot,
-                slots,
-                generation,
-                name,
-                max_message,
-            } => {
+            Self::Welcome { version, worker, slot, slots, generation, name, max_message } => {
                 to.u16(*version);
                 to.u64(*worker);
                 for number in [slot, slots, generation] {

@@ -101,8 +101,7 @@ fn from_worker() -> impl Strategy<Value = Frame> {
             .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
         any::<bool>().prop_map(|voluntary| Frame::Leaving { voluntary }),
         option::of(any::<String>()).prop_map(|failure| Frame::Finished { failure }),
-        (any::<u32>(), any::<u64>())
-            .prop_map(|(messages, bytes)| Frame::Taken { messages, bytes }),
+        (any::<u32>(), any::<u64>()).prop_map(|(messages, bytes)| Frame::Taken { messages, bytes }),
     ]
 }
 

@@ -150,7 +150,9 @@ impl Channel {
         while !self.outbox.is_empty() {
             match ready!(self.poll_send(cx)) {
                 Ok(()) => {}
-                Err(Fault::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => self.give_up(),
+                Err(Fault::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.give_up()
+                }
                 Err(Fault::Io(error)) if is_shortage(&error) => return self.poll_retry(cx),
                 Err(fault) => return Poll::Ready(Err(fault)),
             }
@@ -351,10 +353,7 @@ fn merge(frame: &mut Frame, next: Frame) -> Option<Frame> {
         {
             ids.extend(more);
         }
-        (
-            Frame::Taken { messages, bytes },
-            Frame::Taken { messages: more, bytes: more_bytes },
-        ) => {
+        (Frame::Taken { messages, bytes }, Frame::Taken { messages: more, bytes: more_bytes }) => {
             *messages = messages.saturating_add(more);
             *bytes = bytes.saturating_add(more_bytes);
         }
@@ -498,12 +497,15 @@ pub(super) mod tests {
             one.push(Frame::Online, vec![]).unwrap();
             flush(&mut one).await;
             drop(one);
-            let send = timeout(LIMIT, poll_fn(|cx| {
-                other.push(Frame::Disconnect, vec![]).unwrap();
-                let _ = other.poll_flush(cx);
-                cx.waker().wake_by_ref();
-                if other.is_broken() { Poll::Ready(()) } else { Poll::Pending }
-            }));
+            let send = timeout(
+                LIMIT,
+                poll_fn(|cx| {
+                    other.push(Frame::Disconnect, vec![]).unwrap();
+                    let _ = other.poll_flush(cx);
+                    cx.waker().wake_by_ref();
+                    if other.is_broken() { Poll::Ready(()) } else { Poll::Pending }
+                }),
+            );
             send.await.unwrap();
             assert_eq!(frame(&mut other).await.0, Frame::Online);
             assert!(matches!(receive(&mut other).await, Ok(Incoming::End)));

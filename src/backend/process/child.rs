@@ -156,11 +156,10 @@ fn begin(invitation: Invitation) -> Result<Begun> {
         pid: std::process::id(),
     };
     channel.push(hello, Vec::new()).context(ErrorKind::Start, || "say hello".into())?;
-    let (frame, descriptors) =
-        event_loop.block_on(timeout(WELCOME, welcome(&mut channel)))?.context(
-            ErrorKind::Start,
-            || "wait for the primary's welcome".into(),
-        )??;
+    let welcomed = event_loop
+        .block_on(async { timeout(WELCOME, welcome(&mut channel)).await })?
+        .context(ErrorKind::Start, || "wait for the primary's welcome".into())?;
+    let (frame, descriptors) = welcomed?;
     let (identity, meter) = enter_cluster(invitation.worker, frame, descriptors)?;
     channel.allow_messages(identity.max_message as u64);
     let link = Rc::new(ProcessLink::new(channel, terminate));

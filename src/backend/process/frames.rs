@@ -22,7 +22,10 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
     Ok(vec![match note {
         Note::Adopted { ids, .. } => {
             let numbers: Vec<u64> = ids.into_iter().map(|ConnectionId(id)| id).collect();
-            return Ok(numbers.chunks(MAX_IDS).map(|ids| Frame::Adopted { ids: ids.into() }).collect());
+            return Ok(numbers
+                .chunks(MAX_IDS)
+                .map(|ids| Frame::Adopted { ids: ids.into() })
+                .collect());
         }
         Note::Refused(offer) => Frame::Refused { ids: vec![offer.id.0] },
         Note::Online => Frame::Online,
@@ -56,7 +59,9 @@ pub(super) fn note(frame: Frame) -> Option<Note> {
             Note::Accepting { listener: ListenerId(listener), accepting }
         }
         Frame::Leaving { voluntary } => Note::Leaving { voluntary },
-        Frame::Message { type_name, payload } => Note::Message(Message::encoded(type_name, payload)),
+        Frame::Message { type_name, payload } => {
+            Note::Message(Message::encoded(type_name, payload))
+        }
         Frame::Finished { failure } => Note::Finished { failure },
         _ => return None,
     })

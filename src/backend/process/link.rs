@@ -311,10 +311,12 @@ impl Link {
             }
         }
         let worker = self.worker;
-        events.extend(by_listener.into_iter().map(|(listener, ids)| Event::Note {
-            worker,
-            note: Note::Adopted { listener, ids },
-        }));
+        events.extend(
+            by_listener.into_iter().map(|(listener, ids)| Event::Note {
+                worker,
+                note: Note::Adopted { listener, ids },
+            }),
+        );
     }
 
     fn refused(&mut self, ids: Vec<u64>, events: &mut Vec<Event>) {

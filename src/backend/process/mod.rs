@@ -26,12 +26,12 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::spawn::Program;
 use self::{
     channel::Channel,
     link::{Link, Remains},
     spawn::Marker,
 };
-pub(crate) use self::spawn::Program;
 use super::{Backend, Common, Event, Force, WorkerSpec};
 use crate::{
     clock,
@@ -134,8 +134,8 @@ impl Backend for ProcessBackend {
         let run = format!("run {}", self.program.exec.display());
         let child =
             self.program.spawn(&marker, theirs.as_fd()).context(ErrorKind::Start, failed(run))?;
-        let link = Link::new(spec, channel, child)
-            .context(ErrorKind::Start, failed("watch it".into()))?;
+        let link =
+            Link::new(spec, channel, child).context(ErrorKind::Start, failed("watch it".into()))?;
         let pid = link.pid();
         self.links.insert(spec.worker, link);
         Ok(pid)

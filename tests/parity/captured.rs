@@ -1,0 +1,151 @@
+//! Workers that do not answer: what they hold up, and what becomes of it.
+
+use std::{net::TcpStream, time::Duration};
+
+use bimodal::{Address, Cluster, Scheduling, WorkerHandle};
+
+use crate::{
+    bodies::greet,
+    support::{
+        DEADLINE, Scenario, Scene, both,
+        client::{Client, greeting},
+        events::{fork_listening, until_named},
+        trap::Trap,
+    },
+};
+
+pub const SCENARIOS: &[Scenario] = &[
+    both("shared_goes_round_a_stuck_worker", shared_is_work_conserving),
+    both("round_robin_loses_at_most_a_window_to_a_stuck_worker", |scene| {
+        captures_a_window(scene, Scheduling::RoundRobin);
+    }),
+    both("least_connections_loses_at_most_a_window_to_a_stuck_worker", |scene| {
+        captures_a_window(scene, Scheduling::LeastConnections);
+    }),
+    both("with_all_windows_full_clients_wait_and_are_served", |scene| {
+        all_full(scene, Scheduling::RoundRobin);
+    }),
+    both("with_everybody_stuck_a_shared_queue_waits_and_is_served", |scene| {
+        all_full(scene, Scheduling::Shared);
+    }),
+    both("a_killed_worker_leaves_nothing_behind_under_reuse_port", |scene| {
+        killed_with_a_backlog(scene, Scheduling::ReusePort);
+    }),
+    both("a_killed_worker_leaves_nothing_behind_under_shared", |scene| {
+        killed_with_a_backlog(scene, Scheduling::Shared);
+    }),
+    both("the_primary_covers_for_a_worker_that_left_under_reuse_port", covered),
+];
+
+/// A connection without an answer by then is captured. A machine that is slower fails the test.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Makes a worker's loop block.
+fn block(worker: &WorkerHandle, trap: &Trap) -> TcpStream {
+    let _ = worker.send(trap.address()).unwrap();
+    trap.caught()
+}
+
+fn connect(address: &Address, count: usize) -> Vec<Client> {
+    (0..count).map(|_| Client::connect(address).unwrap()).collect()
+}
+
+fn shared_is_work_conserving(scene: &Scene) {
+    let trap = Trap::new();
+    let cluster = scene.builder().scheduling(Scheduling::Shared).launch(greet).unwrap();
+    let (workers, address) = fork_listening(&cluster, 3);
+    let stuck = block(&workers[1], &trap);
+    for _ in 0..60 {
+        assert_ne!(greeting(&address).unwrap(), "2");
+    }
+    // Also many at once.
+    for mut client in connect(&address, 40) {
+        assert_ne!(client.line().unwrap(), "2");
+    }
+    drop(stuck);
+}
+
+fn captures_a_window(scene: &Scene, scheduling: Scheduling) {
+    const WINDOW: usize = 4;
+    let trap = Trap::new();
+    let cluster = scene.builder().scheduling(scheduling).window(WINDOW).launch(greet).unwrap();
+    let (workers, address) = fork_listening(&cluster, 2);
+    let stuck = block(&workers[0], &trap);
+    let mut captured = answered_by(&address, 40, "2");
+    assert!((1..=WINDOW).contains(&captured.len()), "{} are captured", captured.len());
+    workers[0].kill().unwrap();
+    until_named(&cluster, "exit", 1);
+    for client in &mut captured {
+        assert_eq!(client.line().unwrap(), "2", "it was dispatched again");
+    }
+    let again = captured.len() as u64;
+    let report = cluster.shutdown().unwrap();
+    assert_eq!((report.dispatched, report.dispatched_again), (40, again), "{report}");
+    drop(stuck);
+}
+
+/// Connects `count` times, and returns the connections that were not greeted by `worker`.
+fn answered_by(address: &Address, count: usize, worker: &str) -> Vec<Client> {
+    let mut silent = Vec::new();
+    for mut client in connect(address, count) {
+        client.set_patience(PATIENCE).unwrap();
+        match client.line() {
+            Ok(greeter) => assert_eq!(greeter, worker),
+            Err(_) => {
+                client.set_patience(DEADLINE).unwrap();
+                silent.push(client);
+            }
+        }
+    }
+    silent
+}
+
+fn all_full(scene: &Scene, scheduling: Scheduling) {
+    let trap = Trap::new();
+    let builder = scene.builder().scheduling(scheduling).window(1).accept_queue(2);
+    let cluster = builder.launch(greet).unwrap();
+    let (workers, address) = fork_listening(&cluster, 2);
+    let stuck: Vec<_> = workers.iter().map(|worker| block(worker, &trap)).collect();
+    // The kernel's backlog takes what the windows do not.
+    let clients = connect(&address, 30);
+    drop(stuck);
+    for mut client in clients {
+        client.line().unwrap();
+    }
+    greeting(&address).unwrap();
+}
+
+fn killed_with_a_backlog(scene: &Scene, scheduling: Scheduling) {
+    let trap = Trap::new();
+    let cluster = scene.builder().scheduling(scheduling).launch(greet).unwrap();
+    let (workers, address) = fork_listening(&cluster, 2);
+    let stuck = block(&workers[0], &trap);
+    let clients = connect(&address, 40);
+    workers[0].kill().unwrap();
+    until_named(&cluster, "exit", 1);
+    for mut client in clients {
+        assert_eq!(client.line().unwrap(), "2");
+    }
+    drop(stuck);
+}
+
+fn covered(scene: &Scene) {
+    let cluster = scene.builder().scheduling(Scheduling::ReusePort).launch(greet).unwrap();
+    let (workers, address) = fork_listening(&cluster, 3);
+    workers[0].disconnect().unwrap();
+    workers[1].kill().unwrap();
+    until_named(&cluster, "exit", 2);
+    for _ in 0..40 {
+        assert_eq!(greeting(&address).unwrap(), "3");
+    }
+    replaced(&cluster, &address);
+}
+
+/// A worker in a slot that was covered serves it again.
+fn replaced(cluster: &Cluster, address: &Address) {
+    cluster.fork().unwrap();
+    let seen = until_named(cluster, "listening", 1);
+    assert_eq!(seen.addresses(), [address.clone()]);
+    let served = (0..1000).any(|_| greeting(address).unwrap() == "4");
+    assert!(served, "the new worker got none of 1000 connections");
+}

@@ -1,0 +1,64 @@
+//! What only worker processes can do or suffer: signals, markers, descriptors, hostile workers.
+//!
+//! Most tests start a server as a program of its own ([`serve`]) and look at it from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod serve;
+mod support;
+
+#[path = "process/hostile.rs"]
+mod hostile;
+#[path = "process/scarce.rs"]
+mod scarce;
+#[path = "process/settings.rs"]
+mod settings;
+#[path = "process/signals.rs"]
+mod signals;
+#[path = "process/start.rs"]
+mod start;
+
+use std::process::ExitCode;
+
+use bimodal::Mode;
+use support::{Scenario, only};
+
+/// Everything here needs a process per worker.
+const PROCESS: &[Mode] = &[Mode::Process];
+
+const SCENARIOS: &[Scenario] = &[
+    only(PROCESS, "killed_primary_leaves_no_worker", signals::killed_primary_leaves_no_worker),
+    only(PROCESS, "sigterm_drains_the_cluster", signals::sigterm_drains_the_cluster),
+    only(PROCESS, "second_signal_ends_at_once", signals::second_signal_ends_at_once),
+    only(PROCESS, "worker_told_to_leave_is_replaced", signals::worker_told_to_leave_is_replaced),
+    only(PROCESS, "sigint_to_a_worker_is_ignored", signals::sigint_to_a_worker_is_ignored),
+    only(PROCESS, "stopped_worker_holds_its_window", signals::stopped_worker_holds_its_window),
+    only(PROCESS, "worker_killed_before_adopting", signals::worker_killed_before_adopting),
+    only(PROCESS, "foreign_markers_are_ignored", start::foreign_markers_are_ignored),
+    only(PROCESS, "marker_is_gone_in_the_worker", start::marker_is_gone_in_the_worker),
+    only(PROCESS, "program_that_ends_early", start::program_that_ends_early),
+    only(PROCESS, "program_file_replaced", start::program_file_replaced),
+    only(PROCESS, "program_file_deleted", start::program_file_deleted),
+    only(PROCESS, "descriptors_of_a_worker", settings::descriptors_of_a_worker),
+    only(PROCESS, "environment_and_directory", settings::environment_and_directory),
+    only(PROCESS, "user_and_group", settings::user_and_group),
+    only(PROCESS, "closed_stdio", settings::closed_stdio),
+    only(PROCESS, "primary_without_descriptors", scarce::primary_without_descriptors),
+    only(PROCESS, "worker_without_descriptors", scarce::worker_without_descriptors),
+    only(PROCESS, "all_workers_without_descriptors", scarce::all_workers_without_descriptors),
+    only(PROCESS, "accepting_worker_without_descriptors", scarce::accepting_worker_without_descriptors),
+    only(PROCESS, "replacement_without_descriptors", scarce::replacement_without_descriptors),
+    only(PROCESS, "start_without_descriptors", scarce::start_without_descriptors),
+    only(PROCESS, "replacement_without_processes", scarce::replacement_without_processes),
+    only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed),
+];
+
+const PROGRAMS: &[Scenario] = &[
+    only(PROCESS, serve::SERVE, serve::serve),
+    only(PROCESS, "ordinary", serve::ordinary),
+    only(PROCESS, "early", start::early),
+];
+
+fn main() -> ExitCode {
+    support::run(SCENARIOS, PROGRAMS)
+}

@@ -1,0 +1,122 @@
+//! A worker that writes to the channel itself: the primary and the other workers must not care.
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use bimodal::{Cluster, ExitStatus, Flow, Result, Worker, http};
+use rustix::{
+    io::Errno,
+    net::{SendFlags, SocketType, send, sockopt::socket_type},
+    process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
+};
+
+use crate::support::{
+    Scene,
+    client::get,
+    events::{fork_listening, until},
+    wait_until,
+};
+
+/// The kinds of frames (see the crate's `wire`).
+const WELCOME: u8 = 2;
+const ADOPTED: u8 = 11;
+const MESSAGE: u8 = 16;
+const CHUNK: u8 = 17;
+const LAST_KIND: u8 = 18;
+
+/// What a hostile worker writes, packet by packet.
+type Packets = Vec<Vec<u8>>;
+
+pub fn hostile_worker_is_killed(scene: &Scene) {
+    let cluster = scene.builder().launch(body).unwrap();
+    let (served, address) = fork_listening(&cluster, 1);
+    for packets in cases() {
+        attack(&cluster, &packets);
+        let answer = get(&address, "/").unwrap();
+        assert_eq!(answer.text(), "here", "after {packets:?}");
+    }
+    assert!(served[0].is_connected());
+    let report = cluster.shutdown().unwrap();
+    assert_eq!(report.exits.get("code 0"), Some(&1), "only the honest worker left by itself: {report}");
+}
+
+fn attack(cluster: &Cluster, packets: &Packets) {
+    let worker = cluster.fork().unwrap();
+    assert_eq!(worker.send(packets.clone()).unwrap(), Flow::Go);
+    let seen = until(cluster, &format!("the end after {packets:?}"), |event| event.name() == "exit");
+    let status = seen.exit(worker.id());
+    assert_eq!(status, ExitStatus::Signal(9), "after {packets:?}");
+}
+
+/// Listens, and obeys whoever sends packets to write.
+async fn body(worker: Worker) -> Result<()> {
+    if worker.id().get() == 1 {
+        let listener = worker.listen("127.0.0.1:0").await?;
+        return http::serve(listener, http::service_fn(|_| async { http::text("here") })).await;
+    }
+    let packets: Packets = worker.recv().await.unwrap().get()?;
+    let channel = channel();
+    packets.iter().for_each(|packet| write(&channel, packet));
+    std::future::pending().await
+}
+
+/// The worker's own end of the channel: its one SOCK_SEQPACKET socket.
+fn channel() -> OwnedFd {
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let numbers = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let open = |number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok();
+    let mut sockets = numbers.filter_map(open);
+    sockets.find(|socket| socket_type(socket.as_fd()) == Ok(SocketType::SEQPACKET)).unwrap()
+}
+
+fn write(channel: &OwnedFd, packet: &[u8]) {
+    wait_until("room in the channel", || {
+        // A primary that has hung up already needs no more packets.
+        !matches!(send(channel, packet, SendFlags::NOSIGNAL), Err(Errno::AGAIN))
+    });
+}
+
+fn cases() -> Vec<Packets> {
+    let mut cases = vec![
+        // An unknown kind; a packet over the limit; frames that only the primary sends.
+        vec![vec![0xee, 1, 2, 3]],
+        vec![vec![CHUNK; 150_000]],
+        vec![vec![WELCOME; 64]],
+        // Part of a message that never began; one interrupted; lengths that are lies.
+        vec![vec![CHUNK, 1, 2, 3]],
+        vec![announced(1 << 20, b"part"), vec![7]],
+        vec![announced(u64::MAX, b"part")],
+        vec![announced(4, b"far too much")],
+        // A list of so many ids that are not there.
+        vec![vec![ADOPTED, 0xff, 0xff, 0xff, 0xff]],
+    ];
+    // Every kind, cut off, and with too much behind it.
+    cases.extend((0..=LAST_KIND + 1).map(|kind| vec![vec![kind; 2]]));
+    cases.extend((0..8).map(|seed| vec![garbage(seed)]));
+    cases
+}
+
+/// The beginning of a message of so many bytes.
+fn announced(total: u64, part: &[u8]) -> Vec<u8> {
+    let mut packet = vec![MESSAGE];
+    packet.extend(total.to_le_bytes());
+    packet.extend(2u16.to_le_bytes());
+    packet.extend(b"u8");
+    packet.extend(part);
+    packet
+}
+
+/// Bytes without a meaning, the same for the same seed; of no known kind.
+fn garbage(seed: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let mut bytes: Vec<_> = (0..200).map(|_| byte()).collect();
+    bytes[0] |= 0x80;
+    bytes
+}

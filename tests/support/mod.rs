@@ -1,0 +1,112 @@
+//! What the test programs share: scenarios that are their own workers, conditions with deadlines, a
+//! small blocking client, a ledger of outcomes, and the program itself started again.
+//!
+//! A test program is `harness = false` and its `main` is [`run`]: a process that was started to be a
+//! worker goes straight to the scenario of its cluster's name, and to nothing else.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod client;
+pub mod events;
+pub mod ledger;
+pub mod program;
+pub mod system;
+pub mod trap;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use bimodal::{Builder, Cluster, Mode};
+use libtest_mimic::{Arguments, Trial};
+
+/// Longer than anything here takes; a test that waits for it fails.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Both modes.
+pub const BOTH: &[Mode] = &[Mode::Process, Mode::Thread];
+
+/// A behaviour, written once.
+pub struct Scenario {
+    pub name: &'static str,
+    pub modes: &'static [Mode],
+    pub run: fn(&Scene),
+}
+
+/// A scenario that holds in both modes.
+pub const fn both(name: &'static str, run: fn(&Scene)) -> Scenario {
+    Scenario { name, modes: BOTH, run }
+}
+
+/// A scenario of one mode; whoever registers it says why.
+pub const fn only(mode: &'static [Mode], name: &'static str, run: fn(&Scene)) -> Scenario {
+    Scenario { name, modes: mode, run }
+}
+
+/// A scenario in one mode. In a worker process it runs up to the builder's `launch` or `run`.
+pub struct Scene {
+    pub mode: Mode,
+    pub name: &'static str,
+}
+
+impl Scene {
+    /// The scenario's cluster.
+    pub fn builder(&self) -> Builder {
+        Cluster::builder(self.mode).name(self.name)
+    }
+
+    /// A further cluster of the scenario, here called `NAME/SUFFIX`.
+    pub fn another(&self, mode: Mode, suffix: &str) -> Builder {
+        Cluster::builder(mode).name(format!("{}/{suffix}", self.name))
+    }
+
+    pub fn is_process(&self) -> bool {
+        self.mode == Mode::Process
+    }
+}
+
+/// The whole `main` of a test program: a worker, the program `--program NAME MODE`, or the tests.
+///
+/// Scenarios are tests; `programs` are only run by tests, with [`program::start`].
+pub fn run(
+    scenarios: impl IntoIterator<Item = &'static Scenario>,
+    programs: impl IntoIterator<Item = &'static Scenario>,
+) -> ExitCode {
+    let (scenarios, programs) = (Vec::from_iter(scenarios), Vec::from_iter(programs));
+    let find = |name: &str| {
+        let mut all = scenarios.iter().chain(&programs).copied();
+        all.find(|scenario| scenario.name == name)
+    };
+    if let Some(cluster) = bimodal::worker_of() {
+        let name = cluster.split('/').next().unwrap_or(cluster);
+        let scenario = find(name).unwrap_or_else(|| panic!("a worker of an unknown cluster {cluster}"));
+        (scenario.run)(&Scene { mode: Mode::Process, name: scenario.name });
+        panic!("the scenario {name} did not become the worker of {cluster}");
+    }
+    if let Some((name, mode)) = program::asked_for() {
+        let scenario = find(&name).unwrap_or_else(|| panic!("no program {name}"));
+        (scenario.run)(&Scene { mode, name: scenario.name });
+        return ExitCode::SUCCESS;
+    }
+    let trials = scenarios.iter().copied().flat_map(|scenario| {
+        scenario.modes.iter().map(move |mode| {
+            let scene = Scene { mode: *mode, name: scenario.name };
+            Trial::test(format!("{mode}::{}", scenario.name), move || {
+                (scenario.run)(&scene);
+                Ok(())
+            })
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+/// Waits for a condition, and fails the test if it does not come.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
