@@ -1,7 +1,8 @@
 //! The settings of a cluster: chosen, checked, frozen.
 
 use std::{
-    collections::BTreeSet, ffi::OsString, fmt, future::Future, path::PathBuf, sync::Arc, time::Duration,
+    collections::BTreeSet, ffi::OsString, fmt, future::Future, path::PathBuf, sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -21,8 +22,11 @@ use crate::{
 pub struct Builder {
     settings: Settings,
     workers: Workers,
-    on_event: Option<Box<dyn FnMut(&Event)>>,
+    on_event: Option<Observer>,
 }
+
+/// Called with every event of a supervised cluster.
+pub(crate) type Observer = Box<dyn FnMut(&Event)>;
 
 /// The settings of a cluster, checked (Node: `cluster.settings`).
 #[derive(Clone, Debug)]
@@ -289,11 +293,21 @@ impl Settings {
         };
         match self.mode {
             Mode::Thread => match set(&process_only) {
-                Some(name) => Err(unsuitable(name, self.mode, "all threads of a process share one", Mode::Process)),
+                Some(name) => Err(unsuitable(
+                    name,
+                    self.mode,
+                    "all threads of a process share one",
+                    Mode::Process,
+                )),
                 None => Ok(()),
             },
             Mode::Process => match set(&[("stack_size", self.stack_size.is_some())]) {
-                Some(name) => Err(unsuitable(name, self.mode, "a process's main thread has the system's", Mode::Thread)),
+                Some(name) => Err(unsuitable(
+                    name,
+                    self.mode,
+                    "a process's main thread has the system's",
+                    Mode::Thread,
+                )),
                 None => Ok(()),
             },
         }
@@ -304,7 +318,10 @@ fn within(setting: &str, value: usize, least: usize, most: usize) -> Result<()> 
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Setting, format!("{setting} is {value}; it must be from {least} to {most}")))
+    Err(Error::new(
+        ErrorKind::Setting,
+        format!("{setting} is {value}; it must be from {least} to {most}"),
+    ))
 }
 
 fn unsuitable(setting: &str, mode: Mode, reason: &str, other: Mode) -> Error {
@@ -348,7 +365,10 @@ mod tests {
             let error = builder.build().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Setting);
             let text = error.to_string();
-            assert!(text.contains(&format!("`{setting}`")) && text.contains("leave it out"), "{text}");
+            assert!(
+                text.contains(&format!("`{setting}`")) && text.contains("leave it out"),
+                "{text}"
+            );
         }
     }
 

@@ -19,11 +19,11 @@ use crate::{
         process::{ProcessBackend, Program, child},
         thread::{ThreadBackend, Threads},
     },
-    builder::{self, Builder, Settings},
+    builder::{self, Builder, Observer, Settings},
     config::{Memory, Mode, Stdio},
     error::{Context as _, Error, ErrorKind, Result},
-    event_loop::{EventLoop, mailbox},
     event::Step,
+    event_loop::{EventLoop, mailbox},
     events::{self, Event, EventStream, Events},
     handle::{Desk, Request, WorkerHandle},
     id::{Slot, WorkerId},
@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     /// Waits until the cluster has ended, and shows every event to the observer.
-    pub(crate) fn observe_to_the_end(mut self, observer: Option<Box<dyn FnMut(&Event)>>) -> Result<Report> {
+    pub(crate) fn observe_to_the_end(mut self, observer: Option<Observer>) -> Result<Report> {
         let mut observer = observer.unwrap_or_else(|| Box::new(|_| {}));
         while let Some(event) = self.events.next_of_all() {
             observer(&event);
@@ -199,7 +199,8 @@ impl Cluster {
 
     fn join(&mut self) -> Result<Report> {
         let Some(running) = self.primary.take() else { return Ok(Report::default()) };
-        let panicked = |_| Error::new(ErrorKind::Panic, "the primary's thread panicked; its message is above");
+        let panicked =
+            |_| Error::new(ErrorKind::Panic, "the primary's thread panicked; its message is above");
         running.thread.join().map_err(panicked)?
     }
 }
@@ -270,10 +271,14 @@ impl Crew {
 
 impl Roll {
     fn free_slot(&self) -> Result<Slot> {
-        let taken: std::collections::HashSet<_> = self.handles.values().map(WorkerHandle::slot).collect();
+        let taken: std::collections::HashSet<_> =
+            self.handles.values().map(WorkerHandle::slot).collect();
         let free = (0..crate::Workers::MAX).map(Slot).find(|slot| !taken.contains(slot));
         free.ok_or_else(|| {
-            let text = format!("the cluster has {} workers, which is the most it can have", crate::Workers::MAX);
+            let text = format!(
+                "the cluster has {} workers, which is the most it can have",
+                crate::Workers::MAX
+            );
             Error::new(ErrorKind::Full, text)
         })
     }
@@ -289,23 +294,30 @@ fn start_primary(
     let (post, requests) = mailbox();
     let (ready, started) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("bimodal-primary".into()).spawn(move || {
-        let mut event_loop = EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
+        let mut event_loop =
+            EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
         let backend = event_loop.enter(|| new_backend(&settings, body))?;
-        let desk = Desk { requests: post, memory: backend.memory(), max_message: settings.max_message };
+        let desk =
+            Desk { requests: post, memory: backend.memory(), max_message: settings.max_message };
         let crew = Arc::new(Crew { desk, roll: Mutex::default() });
         let stats = backend.stats().clone();
         let primary = event_loop
             .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
         // The caller waits for this.
         let _ = ready.send((crew, stats));
-        event_loop.block_on(primary.run()).context(ErrorKind::Io, || "the primary's loop failed".into())?
+        event_loop
+            .block_on(primary.run())
+            .context(ErrorKind::Io, || "the primary's loop failed".into())?
     });
     let thread = thread.context(ErrorKind::Io, || "cannot start the primary's thread".into())?;
     match started.recv() {
         Ok((crew, stats)) => Ok(Running { crew, stats, thread }),
         Err(_) => match thread.join() {
             Ok(Err(error)) => Err(error),
-            _ => Err(Error::new(ErrorKind::Panic, "the primary's thread panicked; its message is above")),
+            _ => Err(Error::new(
+                ErrorKind::Panic,
+                "the primary's thread panicked; its message is above",
+            )),
         },
     }
 }

@@ -49,7 +49,8 @@ fn named_in(args: impl Iterator<Item = OsString>) -> Result<Option<OsString>> {
     let mut named = None;
     while let Some(arg) = args.next() {
         if arg == "--mode" {
-            let missing = || Error::new(ErrorKind::Setting, "--mode needs a value: process or thread");
+            let missing =
+                || Error::new(ErrorKind::Setting, "--mode needs a value: process or thread");
             named = Some(args.next().ok_or_else(missing)?);
         } else if let Some(value) = arg.to_string_lossy().strip_prefix("--mode=") {
             named = Some(value.into());
@@ -106,7 +107,11 @@ impl FromStr for Scheduling {
             "least-connections" => Ok(Self::LeastConnections),
             "shared" => Ok(Self::Shared),
             "reuse-port" => Ok(Self::ReusePort),
-            _ => Err(unknown("scheduling", text, "round-robin, least-connections, shared or reuse-port")),
+            _ => Err(unknown(
+                "scheduling",
+                text,
+                "round-robin, least-connections, shared or reuse-port",
+            )),
         }
     }
 }
@@ -169,7 +174,10 @@ impl FromStr for Workers {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Exactly).map_err(|_| unknown("workers", text, "auto or a number")),
+            _ => text
+                .parse()
+                .map(Self::Exactly)
+                .map_err(|_| unknown("workers", text, "auto or a number")),
         }
     }
 }
@@ -275,6 +283,7 @@ fn unknown(what: &str, got: &str, expected: &str) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -106,7 +106,11 @@ impl StdError for Error {
 
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Self {
-        Self { kind: ErrorKind::Io, text: "the operating system refused".into(), source: Some(source.into()) }
+        Self {
+            kind: ErrorKind::Io,
+            text: "the operating system refused".into(),
+            source: Some(source.into()),
+        }
     }
 }
 

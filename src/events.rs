@@ -221,6 +221,7 @@ impl Iterator for Events<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -28,7 +28,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Request {
     Fork(WorkerHandle),
-    Send { worker: WorkerId, message: Message },
+    Send {
+        worker: WorkerId,
+        message: Message,
+    },
     Disconnect(WorkerId),
     DisconnectAll,
     Kill(WorkerId),
@@ -54,7 +57,9 @@ impl fmt::Debug for Desk {
 
 impl Desk {
     pub(crate) fn request(&self, request: Request) -> Result<()> {
-        self.requests.post(request).map_err(|_| Error::new(ErrorKind::Closed, "the cluster has ended"))
+        self.requests
+            .post(request)
+            .map_err(|_| Error::new(ErrorKind::Closed, "the cluster has ended"))
     }
 }
 

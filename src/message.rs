@@ -94,7 +94,8 @@ impl Message {
             Payload::Moved(value) => match value.downcast::<T>() {
                 Ok(value) => Ok(*value),
                 Err(value) => {
-                    Err(Self { type_name: self.type_name, payload: Payload::Moved(value) }.mismatch::<T>())
+                    Err(Self { type_name: self.type_name, payload: Payload::Moved(value) }
+                        .mismatch::<T>())
                 }
             },
         }
@@ -135,16 +136,19 @@ fn encode<T: Serialize>(value: &T, max_bytes: usize) -> Result<Vec<u8>> {
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let text = || format!("a message could not be decoded as a `{}`", std::any::type_name::<T>());
     let mut rest = bytes;
-    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).context(ErrorKind::Codec, text)?;
+    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
+        .context(ErrorKind::Codec, text)?;
     match rest.len() {
         0 => Ok(value),
-        trailing => {
-            Err(Error::new(ErrorKind::Codec, format!("{}: {trailing} bytes trail the value", text())))
-        }
+        trailing => Err(Error::new(
+            ErrorKind::Codec,
+            format!("{}: {trailing} bytes trail the value", text()),
+        )),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -165,9 +169,13 @@ mod tests {
     #[test]
     fn a_mismatch_names_both_types() {
         for memory in both() {
-            let error = Message::pack(7u32, memory, MAX_BYTES).unwrap().get::<String>().unwrap_err();
+            let error =
+                Message::pack(7u32, memory, MAX_BYTES).unwrap().get::<String>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Type);
-            assert!(error.to_string().contains("`u32`") && error.to_string().contains("String`"), "{error}");
+            assert!(
+                error.to_string().contains("`u32`") && error.to_string().contains("String`"),
+                "{error}"
+            );
         }
     }
 

@@ -125,7 +125,9 @@ impl Primary {
         self.report.dispatched = counts.dispatched;
         self.report.dispatched_again = counts.again;
         match self.failure {
-            Some(cause) => Err(Error::new(ErrorKind::Start, format!("no worker got ready: {cause}"))),
+            Some(cause) => {
+                Err(Error::new(ErrorKind::Start, format!("no worker is left that serves: {cause}")))
+            }
             None => Ok(self.report),
         }
     }
@@ -163,7 +165,9 @@ impl Primary {
     }
 
     fn take_signals(&mut self, cx: &mut Context<'_>) {
-        while let Some(Poll::Ready(signal)) = self.signals.as_ref().map(|signals| signals.poll_next(cx)) {
+        while let Some(Poll::Ready(signal)) =
+            self.signals.as_ref().map(|signals| signals.poll_next(cx))
+        {
             let now = event_loop::now();
             if self.signalled.is_none_or(|last| now - last >= SAME_SIGNAL) {
                 log::info!("signal {signal}: the cluster stops");
@@ -311,7 +315,7 @@ impl Primary {
         *self.report.exits.entry(status.to_string()).or_default() += 1;
         self.report.abandoned += u64::from(status == ExitStatus::Abandoned);
         let ending = entry.ending(status);
-        if let Ending::Failed(cause) = &ending {
+        if let Ending::Refused(cause) | Ending::Crashed(cause) = &ending {
             log::warn!("{} ended: {cause}", entry.handle);
         }
         self.sink.emit(Event::Exit { worker: entry.handle, status });
@@ -417,11 +421,14 @@ impl Entry {
     fn ending(&self, status: ExitStatus) -> Ending {
         let asked = self.handle.exited_after_disconnect();
         match &self.finished {
-            Some(Some(cause)) => Ending::Failed(cause.clone()),
+            Some(Some(cause)) if status == ExitStatus::Code(ExitStatus::PANIC) => {
+                Ending::Crashed(cause.clone())
+            }
+            Some(Some(cause)) => Ending::Refused(cause.clone()),
             Some(None) if status.success() && !self.told_to_leave => Ending::Done,
             _ if asked => Ending::Done,
-            _ if self.told_to_leave => Ending::Failed("a signal told it to leave".into()),
-            _ => Ending::Failed(status.to_string()),
+            _ if self.told_to_leave => Ending::Crashed("a signal told it to leave".into()),
+            _ => Ending::Crashed(status.to_string()),
         }
     }
 }

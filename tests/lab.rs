@@ -1,0 +1,124 @@
+//! The lab example as a program: its routes, its faults and who survives them, how it starts and ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod serve;
+mod support;
+
+#[path = "lab/faults.rs"]
+mod faults;
+#[path = "lab/program.rs"]
+mod program;
+#[path = "lab/routes.rs"]
+mod routes;
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use bimodal::{Address, Mode};
+use serde_json::Value;
+use support::{
+    Scenario, both,
+    client::{Answer, get},
+    program::Program,
+};
+
+const SCENARIOS: &[Scenario] = &[
+    both("routes", routes::routes),
+    both("refusals", routes::refusals),
+    both("echo_streams_8_mib", routes::echo_streams_8_mib),
+    both("several_addresses", routes::several_addresses),
+    both("panic", faults::panic),
+    both("crashes", faults::crashes),
+    both("spin", faults::spin),
+    both("leaks", faults::leaks),
+    both("first_line_and_last", program::first_line_and_last),
+    both("all_policies", program::all_policies),
+    both("sigterm_under_load", program::sigterm_under_load),
+    both("bad_arguments", program::bad_arguments),
+];
+
+fn main() -> ExitCode {
+    support::run(SCENARIOS, &[])
+}
+
+/// A running lab, in a process group of its own.
+struct Lab {
+    program: Program,
+    address: Address,
+    /// The line that says that it is ready.
+    ready: String,
+}
+
+/// The lab's command; cargo builds examples beside the tests.
+fn command(arguments: &[&str]) -> Command {
+    let deps = std::env::current_exe().unwrap();
+    let target: PathBuf = deps.ancestors().nth(2).unwrap().into();
+    let lab = target.join("examples/lab");
+    assert!(lab.exists(), "{} is missing: cargo build --example lab", lab.display());
+    let mut command = Command::new(lab);
+    command.args(arguments).process_group(0);
+    command
+}
+
+/// Starts a lab with two workers, its events as JSON.
+#[track_caller]
+fn start(mode: Mode, further: &[&str]) -> Lab {
+    let mode = mode.to_string();
+    let own = ["--mode", &mode, "--workers", "2", "--events", "json", "--listen", "127.0.0.1:0"];
+    let mut program = Program::spawn(command(&own).args(further));
+    let ready = program.line(|line| line.starts_with("listening on "));
+    let url = ready.split(' ').nth(2).unwrap().split(',').next().unwrap();
+    let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+    Lab { program, address, ready }
+}
+
+impl Lab {
+    #[track_caller]
+    fn get(&self, path: &str) -> Answer {
+        get(&self.address, path).unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The next event of this name.
+    #[track_caller]
+    fn event(&mut self, name: &str) -> Value {
+        let start = format!("{{\"event\":{name:?},");
+        serde_json::from_str(&self.program.line(|line| line.starts_with(&start))).unwrap()
+    }
+
+    /// Ends it in good order: exit status 0, no process left. Returns the report.
+    #[track_caller]
+    fn stop(self) -> Value {
+        self.program.signal(15);
+        self.succeed()
+    }
+
+    #[track_caller]
+    fn succeed(mut self) -> Value {
+        let pid = self.program.pid();
+        let status = self.program.wait();
+        let errors = self.program.errors();
+        assert_eq!(status.code(), Some(0), "{:#?}\n{errors}", self.program.output);
+        serve::assert_nobody_left(pid);
+        serde_json::from_str(self.program.output.last().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Lab {
+    /// Whatever a failed test leaves.
+    fn drop(&mut self) {
+        for pid in serve::group(self.program.pid()) {
+            support::system::signal(pid, 9);
+        }
+    }
+}

@@ -34,6 +34,7 @@ const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "sigint_to_a_worker_is_ignored", signals::sigint_to_a_worker_is_ignored),
     only(PROCESS, "stopped_worker_holds_its_window", signals::stopped_worker_holds_its_window),
     only(PROCESS, "worker_killed_before_adopting", signals::worker_killed_before_adopting),
+    only(PROCESS, "worker_killed_with_a_backlog", signals::worker_killed_with_a_backlog),
     only(PROCESS, "foreign_markers_are_ignored", start::foreign_markers_are_ignored),
     only(PROCESS, "marker_is_gone_in_the_worker", start::marker_is_gone_in_the_worker),
     only(PROCESS, "program_that_ends_early", start::program_that_ends_early),
@@ -46,11 +47,17 @@ const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "primary_without_descriptors", scarce::primary_without_descriptors),
     only(PROCESS, "worker_without_descriptors", scarce::worker_without_descriptors),
     only(PROCESS, "all_workers_without_descriptors", scarce::all_workers_without_descriptors),
-    only(PROCESS, "accepting_worker_without_descriptors", scarce::accepting_worker_without_descriptors),
+    only(
+        PROCESS,
+        "accepting_worker_without_descriptors",
+        scarce::accepting_worker_without_descriptors,
+    ),
     only(PROCESS, "replacement_without_descriptors", scarce::replacement_without_descriptors),
     only(PROCESS, "start_without_descriptors", scarce::start_without_descriptors),
     only(PROCESS, "replacement_without_processes", scarce::replacement_without_processes),
     only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed),
+    only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors),
+    only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up),
 ];
 
 const PROGRAMS: &[Scenario] = &[

@@ -52,7 +52,8 @@ fn main() -> ExitCode {
 
 /// The cores each worker thread of a process may run on, as the kernel lists them.
 fn cores_of_workers(pid: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
+    let tasks =
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
     // The kernel keeps 15 bytes of a thread's name: the number is cut off.
     let workers = tasks.filter(|task| {
         fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("bimodal-worker"))
@@ -119,17 +120,29 @@ fn panic_ends_one_worker(_: &Scene) {
     assert!(report.contains("started: 3, restarts: 1"), "{report}");
 }
 
-/// A worker thread that will not come back to its loop until this is set.
-type Release = Arc<AtomicBool>;
+/// Where a worker thread gets stuck until it is released.
+#[derive(Default)]
+struct Trap {
+    sprung: AtomicBool,
+    release: AtomicBool,
+}
 
-async fn stuck_on_request(worker: Worker, release: Release) -> Result<()> {
+impl Trap {
+    fn enter(&self) {
+        self.sprung.store(true, SeqCst);
+        while !self.release.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+async fn stuck_on_request(worker: Worker, trap: Arc<Trap>) -> Result<()> {
     let listener = worker.listen("127.0.0.1:0").await?;
     let service = move |request: http::Request<http::Incoming>| {
-        let (release, id) = (release.clone(), worker.id());
+        let (trap, id) = (trap.clone(), worker.id());
         async move {
-            let stuck = request.uri().path() == "/stuck";
-            while stuck && !release.load(SeqCst) {
-                std::hint::spin_loop();
+            if request.uri().path() == "/stuck" {
+                trap.enter();
             }
             http::text(id.to_string())
         }
@@ -138,14 +151,15 @@ async fn stuck_on_request(worker: Worker, release: Release) -> Result<()> {
 }
 
 fn stuck_thread_is_abandoned(scene: &Scene) {
-    let release = Release::default();
-    let handed = release.clone();
+    let trap = Arc::new(Trap::default());
+    let handed = trap.clone();
     let builder = scene.builder().scheduling(Scheduling::RoundRobin).window(4);
     let cluster = builder.launch(move |worker| stuck_on_request(worker, handed.clone())).unwrap();
     let (workers, address) = fork_listening(&cluster, 2);
     let mut stuck = Client::connect(&address).unwrap();
     let id: u64 = stuck.get("/").unwrap().text().parse().unwrap();
     stuck.request("/stuck").unwrap();
+    wait_until("a stuck worker", || trap.sprung.load(SeqCst));
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(&address).unwrap()).collect();
     clients.iter_mut().for_each(|client| client.request("/").unwrap());
     let stuck_worker = workers.iter().find(|worker| worker.id().get() == id).unwrap();
@@ -159,7 +173,7 @@ fn stuck_thread_is_abandoned(scene: &Scene) {
     assert!(stuck_worker.is_dead() && !stuck_worker.is_connected());
     let report = cluster.shutdown().unwrap();
     assert_eq!((report.abandoned, report.forced_kills), (1, 1));
-    release.store(true, SeqCst);
+    trap.release.store(true, SeqCst);
 }
 
 fn messages_are_moved(scene: &Scene) {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use bimodal::{Address, Event, Report, WorkerHandle};
+use bimodal::{Address, Event, Report, Settings, WorkerHandle};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -24,15 +24,15 @@ pub(crate) struct Announcer {
     /// Addresses that each worker listens on.
     addresses: usize,
     workers: usize,
-    /// What the ready line says of the cluster.
-    settings: String,
+    /// What the ready line says of the settings.
+    summary: String,
     /// Who listens where, by slot. Given up once the line is printed.
     listening: Option<Vec<(usize, Address)>>,
 }
 
 impl Announcer {
     pub(crate) fn new(form: Form, addresses: usize) -> Self {
-        Self { form, addresses, workers: 0, settings: String::new(), listening: Some(Vec::new()) }
+        Self { form, addresses, workers: 0, summary: String::new(), listening: Some(Vec::new()) }
     }
 
     pub(crate) fn announce(&mut self, event: &Event) {
@@ -51,10 +51,8 @@ impl Announcer {
         let listening = self.listening.as_mut()?;
         match event {
             Event::Setup { settings } => {
-                let (mode, workers) = (settings.mode, settings.workers);
-                self.workers = workers;
-                self.settings =
-                    format!("mode={mode} workers={workers} scheduling={}", settings.scheduling);
+                self.workers = settings.workers;
+                self.summary = summary(settings);
             }
             Event::Listening { worker, address } => {
                 listening.push((worker.slot().get(), address.clone()))
@@ -68,7 +66,7 @@ impl Announcer {
             return None;
         }
         let primary = std::process::id();
-        Some(format!("listening on {} {} primary={primary}", urls(listening), self.settings))
+        Some(format!("listening on {} {} primary={primary}", urls(listening), self.summary))
     }
 }
 
@@ -100,16 +98,32 @@ pub(crate) fn print_report(form: Form, report: &Report) {
 }
 
 fn text(event: &Event) -> String {
-    let mut line = format!("{:<10}", event.name());
-    if let Some(worker) = subject(event) {
-        let pid = worker.pid().map_or(String::new(), |pid| format!(" pid {pid}"));
-        line += &format!(" {worker}{pid}");
-    }
-    for (name, value) in details(event) {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        line += &format!("  {name}: {value}");
-    }
-    line
+    let who = subject(event).map(|worker| match worker.pid() {
+        Some(pid) => format!("{worker} (pid {pid}, generation {})", worker.generation()),
+        None => worker.to_string(),
+    });
+    let parts: Vec<String> = who.into_iter().chain(remark(event)).collect();
+    format!("{:<10} {}", event.name(), parts.join(": "))
+}
+
+fn remark(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Setup { settings } => summary(settings),
+        Event::Listening { address, .. } => address.to_string(),
+        Event::Message { message, .. } => message.type_name().to_owned(),
+        Event::Exit { worker, status } if worker.exited_after_disconnect() => {
+            format!("{status}, as asked")
+        }
+        Event::Exit { status, .. } => status.to_string(),
+        Event::Error { error, .. } => error.to_string(),
+        Event::Missed { count } => format!("{count} events"),
+        _ => return None,
+    })
+}
+
+fn summary(settings: &Settings) -> String {
+    let Settings { mode, workers, scheduling, .. } = settings;
+    format!("mode={mode} workers={workers} scheduling={scheduling}")
 }
 
 /// An event's line: who first, then what.

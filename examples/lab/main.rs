@@ -7,7 +7,8 @@
 //! curl http://127.0.0.1:3000/fault/segfault    # who survives that depends on the mode
 //! ```
 //!
-//! It prints one line when every worker listens on every address, and the report at the end. `--help` tells the rest.
+//! It prints one line when every worker listens on every address, and the report at the end. Warnings go to stderr
+//! (`RUST_LOG` chooses what else). `--help` tells the rest.
 
 mod events;
 mod faults;
@@ -17,6 +18,7 @@ use std::{process::ExitCode, rc::Rc};
 
 use bimodal::{Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http};
 use clap::Parser;
+use env_logger::Env;
 
 use events::{Announcer, Form};
 use routes::Lab;
@@ -45,8 +47,8 @@ struct Args {
     /// Where to listen, also unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
     listen: Vec<Address>,
-    /// Who gets a connection: round-robin, least-connections, shared or reuse-port
-    /// [default: round-robin for processes, shared for threads]
+    /// Who gets a connection: round-robin (default of processes), least-connections, shared
+    /// (default of threads) or reuse-port
     #[arg(long, value_name = "POLICY")]
     scheduling: Option<Scheduling>,
     /// Prints one line per event on stdout
@@ -55,6 +57,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    env_logger::Builder::from_env(Env::default().default_filter_or("warn")).init();
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -137,7 +137,15 @@ mod tests {
             poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap()
         });
         let accepted = accepted.unwrap();
-        assert!(rustix::io::fcntl_getfd(accepted.as_fd()).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
-        assert!(rustix::fs::fcntl_getfl(accepted.as_fd()).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+        assert!(
+            rustix::io::fcntl_getfd(accepted.as_fd())
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        assert!(
+            rustix::fs::fcntl_getfl(accepted.as_fd())
+                .unwrap()
+                .contains(rustix::fs::OFlags::NONBLOCK)
+        );
     }
 }

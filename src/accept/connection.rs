@@ -34,7 +34,8 @@ pub struct Connection {
 
 impl Connection {
     /// Adopts an accepted socket: it becomes non-blocking, and a TCP one sends without delay
-    /// (`TCP_NODELAY`). `handed` says that a duplicate may live elsewhere.
+    /// (`TCP_NODELAY`). `handed` says that a duplicate
+    /// may live elsewhere; without it there must be none.
     ///
     /// # Errors
     ///
@@ -46,7 +47,21 @@ impl Connection {
     pub fn new(stream: Socket, meter: Option<Rc<dyn Count>>, handed: bool) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         send_without_delay(&stream)?;
-        let source = Source::new(stream, Interest::READABLE | Interest::WRITABLE)?;
+        Self::adopt(stream, meter, handed)
+    }
+
+    /// As [`new`](Self::new), for a socket that is non-blocking already and has the options of its
+    /// listening socket.
+    pub(crate) fn adopt(
+        stream: Socket,
+        meter: Option<Rc<dyn Count>>,
+        handed: bool,
+    ) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let source = match handed {
+            true => Source::new(stream, interest)?,
+            false => Source::new_sole(stream, interest)?,
+        };
         if let Some(meter) = &meter {
             meter.opened();
         }

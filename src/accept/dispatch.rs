@@ -13,23 +13,31 @@
 //! windows can take, so the kernel's backlog is the queue behind them.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
+    future::Future as _,
     io,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use socket2::Socket;
 
-use super::{Acceptor, AcceptQueue, ListenOptions, SharedQueue, socket::ListeningSocket};
+use super::{AcceptQueue, Acceptor, ListenOptions, SharedQueue, socket::ListeningSocket};
 use crate::{
     config::{Address, Memory, Scheduling},
+    event_loop::{Sleep, sleep},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     schedule::{Candidate, LeastConnections, RoundRobin, Schedule},
 };
 
 /// Connections accepted from one socket before the loop looks at everything else again.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long a worker that gave a connection back is offered nothing: it may have run out of
+/// descriptors, and offering at once would go round and round.
+const REST: Duration = Duration::from_millis(50);
 
 /// The settings that decide about connections.
 #[derive(Clone, Copy, Debug)]
@@ -104,13 +112,27 @@ struct Listening {
     policy: Box<dyn Schedule>,
     /// Accepted or returned, and not offered yet.
     parked: VecDeque<(ConnectionId, Socket)>,
+    /// Runs while members rest.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 enum Entrance {
-    Handed { acceptor: Acceptor, _socket: ListeningSocket },
-    Kernel { socket: ListeningSocket },
-    Queue { acceptor: Acceptor, queue: Arc<SharedQueue>, refused: Option<Socket>, _socket: ListeningSocket },
-    Slots { sockets: BTreeMap<Slot, SlotSocket> },
+    Handed {
+        acceptor: Acceptor,
+        _socket: ListeningSocket,
+    },
+    Kernel {
+        socket: ListeningSocket,
+    },
+    Queue {
+        acceptor: Acceptor,
+        queue: Arc<SharedQueue>,
+        refused: Option<Socket>,
+        _socket: ListeningSocket,
+    },
+    Slots {
+        sockets: BTreeMap<Slot, SlotSocket>,
+    },
 }
 
 struct SlotSocket {
@@ -126,6 +148,8 @@ struct Member {
     /// It said that it is ready.
     ready: bool,
     accepting: bool,
+    /// It gave a connection back a moment ago.
+    resting: bool,
     in_flight: usize,
 }
 
@@ -172,7 +196,14 @@ impl Dispatcher {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let door = listening.door(slot)?;
-        listening.members.push(Member { worker, slot, ready: false, accepting: true, in_flight: 0 });
+        listening.members.push(Member {
+            worker,
+            slot,
+            ready: false,
+            accepting: true,
+            resting: false,
+            in_flight: 0,
+        });
         if let Some(asker) = self.workers.get_mut(&worker) {
             asker.listened(key);
         }
@@ -190,9 +221,15 @@ impl Dispatcher {
     }
 
     /// A worker pauses or resumes.
-    pub(crate) fn set_accepting(&mut self, worker: WorkerId, listener: ListenerId, accepting: bool) {
+    pub(crate) fn set_accepting(
+        &mut self,
+        worker: WorkerId,
+        listener: ListenerId,
+        accepting: bool,
+    ) {
         if let Some(member) = self.member(worker, listener) {
             member.accepting = accepting;
+            member.resting &= !accepting;
         }
     }
 
@@ -204,11 +241,18 @@ impl Dispatcher {
     }
 
     /// A worker will not adopt this connection: somebody else gets it.
-    pub(crate) fn returned(&mut self, worker: WorkerId, listener: ListenerId, id: ConnectionId, socket: Socket) {
+    pub(crate) fn returned(
+        &mut self,
+        worker: WorkerId,
+        listener: ListenerId,
+        id: ConnectionId,
+        socket: Socket,
+    ) {
         self.adopted(worker, listener, 1);
         if let Some(listening) = self.listeners.get_mut(&listener) {
             self.counts.again += 1;
             listening.parked.push_back((id, socket));
+            listening.let_rest(worker);
         }
     }
 
@@ -242,10 +286,17 @@ impl Dispatcher {
 
     /// Accepts what the workers can take and appends whom to offer it to. The task is woken when
     /// there may be more.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, open: &dyn Fn(Slot) -> u64, dealt: &mut Vec<Dealt>) {
-        let (window, next, counts) = (self.rules.window, &mut self.next_connection, &mut self.counts);
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        open: &dyn Fn(Slot) -> u64,
+        dealt: &mut Vec<Dealt>,
+    ) {
+        let (window, next, counts) =
+            (self.rules.window, &mut self.next_connection, &mut self.counts);
         let mut broken = Vec::new();
         for (id, listening) in &mut self.listeners {
+            listening.poll_rest(cx);
             let mut number = || {
                 *next += 1;
                 counts.dispatched += 1;
@@ -315,7 +366,16 @@ impl Listening {
             Scheduling::LeastConnections => Box::new(LeastConnections::default()),
             _ => Box::new(RoundRobin::default()),
         };
-        Ok(Self { key, address, options, entrance, members: Vec::new(), policy, parked: VecDeque::new() })
+        Ok(Self {
+            key,
+            address,
+            options,
+            entrance,
+            members: Vec::new(),
+            policy,
+            parked: VecDeque::new(),
+            rest: None,
+        })
     }
 
     /// How the worker in `slot` gets connections.
@@ -325,33 +385,56 @@ impl Listening {
             Entrance::Kernel { socket } => Ok(Door::Socket(socket.share()?)),
             Entrance::Queue { queue, .. } => Ok(Door::Queue(queue.clone())),
             Entrance::Slots { sockets } => {
-                if !sockets.contains_key(&slot) {
-                    let socket = ListeningSocket::bind(&self.address, self.options, true)?;
-                    sockets.insert(slot, SlotSocket { socket, cover: None });
-                }
-                Ok(Door::Socket(sockets[&slot].socket.share()?))
+                let own = match sockets.entry(slot) {
+                    Entry::Occupied(own) => own.into_mut(),
+                    Entry::Vacant(place) => {
+                        let socket = ListeningSocket::bind(&self.address, self.options, true)?;
+                        place.insert(SlotSocket { socket, cover: None })
+                    }
+                };
+                Ok(Door::Socket(own.socket.share()?))
             }
+        }
+    }
+
+    fn let_rest(&mut self, worker: WorkerId) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.worker == worker) {
+            member.resting = true;
+            self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        if self.rest.as_mut().is_some_and(|rest| rest.as_mut().poll(cx).is_ready()) {
+            self.rest = None;
+            self.members.iter_mut().for_each(|member| member.resting = false);
         }
     }
 
     /// A worker serves this slot's socket again.
     fn uncover(&mut self, slot: Slot) {
-        if let Entrance::Slots { sockets } = &mut self.entrance {
-            if let Some(own) = sockets.get_mut(&slot) {
-                own.cover = None;
-            }
+        if let Entrance::Slots { sockets } = &mut self.entrance
+            && let Some(own) = sockets.get_mut(&slot)
+        {
+            own.cover = None;
         }
     }
 
     fn remove(&mut self, worker: WorkerId) {
-        let Some(at) = self.members.iter().position(|member| member.worker == worker) else { return };
+        let Some(at) = self.members.iter().position(|member| member.worker == worker) else {
+            return;
+        };
         let slot = self.members.remove(at).slot;
         let Entrance::Slots { sockets } = &mut self.entrance else { return };
         if let Some(own) = sockets.get_mut(&slot) {
             // The socket stays open: closing it would reset what waits in its backlog.
             match own.socket.share().and_then(Acceptor::new) {
                 Ok(acceptor) => own.cover = Some(acceptor),
-                Err(error) => log::warn!("nobody accepts for slot {} of {}: {error}", slot.get(), self.address),
+                Err(error) => log::warn!(
+                    "nobody accepts for slot {} of {}: {error}",
+                    slot.get(),
+                    self.address
+                ),
             }
         }
     }
@@ -374,11 +457,15 @@ impl Listening {
                 })
             }
             Entrance::Handed { acceptor, .. } => {
-                accept_some(acceptor, cx, &mut room, &mut |socket| parked.push_back((number(), socket)))
+                accept_some(acceptor, cx, &mut room, &mut |socket| {
+                    parked.push_back((number(), socket))
+                })
             }
             Entrance::Slots { sockets } => {
                 for acceptor in sockets.values_mut().filter_map(|own| own.cover.as_mut()) {
-                    accept_some(acceptor, cx, &mut room, &mut |socket| parked.push_back((number(), socket)))?;
+                    accept_some(acceptor, cx, &mut room, &mut |socket| {
+                        parked.push_back((number(), socket))
+                    })?;
                 }
                 Ok(())
             }
@@ -386,11 +473,18 @@ impl Listening {
     }
 
     /// Offers what is parked, as the policy says.
-    fn deal(&mut self, listener: ListenerId, window: usize, open: &dyn Fn(Slot) -> u64, dealt: &mut Vec<Dealt>) {
+    fn deal(
+        &mut self,
+        listener: ListenerId,
+        window: usize,
+        open: &dyn Fn(Slot) -> u64,
+        dealt: &mut Vec<Dealt>,
+    ) {
         if self.parked.is_empty() {
             return;
         }
-        let mut candidates: Vec<_> = self.members.iter().map(|member| member.candidate(window, open)).collect();
+        let mut candidates: Vec<_> =
+            self.members.iter().map(|member| member.candidate(window, open)).collect();
         while !self.parked.is_empty() {
             let Some(index) = self.policy.pick(&candidates) else { return };
             let Some((id, socket)) = self.parked.pop_front() else { return };
@@ -404,7 +498,11 @@ impl Listening {
 
 impl Member {
     fn room(&self, window: usize) -> usize {
-        if self.ready && self.accepting { window.saturating_sub(self.in_flight) } else { 0 }
+        if self.ready && self.accepting && !self.resting {
+            window.saturating_sub(self.in_flight)
+        } else {
+            0
+        }
     }
 
     fn candidate(&self, window: usize, open: &dyn Fn(Slot) -> u64) -> Candidate {

@@ -25,7 +25,8 @@ pub(crate) type SharedQueue = AcceptQueue<Socket, Waker>;
 
 /// A source of connections, on the current loop.
 pub trait Accept {
-    /// The next connection; `None` when the listener is withdrawn: nothing will come any more and
+    /// The next connection. Whoever polls takes all there are, until it is pending, before it lets
+    /// anything happen on them: that is when they become this worker's for good. `None` when the listener is withdrawn: nothing will come any more and
     /// whoever serves it should drain.
     ///
     /// # Errors

@@ -36,7 +36,11 @@ pub(crate) struct ListeningSocket {
 
 impl ListeningSocket {
     /// Binds `address` and listens.
-    pub(crate) fn bind(address: &Address, options: ListenOptions, reuse_port: bool) -> io::Result<Self> {
+    pub(crate) fn bind(
+        address: &Address,
+        options: ListenOptions,
+        reuse_port: bool,
+    ) -> io::Result<Self> {
         let listening = match address {
             Address::Tcp(address) => bind_tcp(*address, options, reuse_port)?,
             Address::Unix(path) => bind_unix(path)?,
@@ -71,13 +75,19 @@ impl Drop for ListeningSocket {
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: ListenOptions, reuse_port: bool) -> io::Result<ListeningSocket> {
+fn bind_tcp(
+    address: SocketAddr,
+    options: ListenOptions,
+    reuse_port: bool,
+) -> io::Result<ListeningSocket> {
     let socket = new_socket(Domain::for_address(address), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
+    // Accepted sockets inherit it, which saves a system call for each.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(ListeningSocket { socket, path: None })
 }
@@ -111,6 +121,7 @@ fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
@@ -160,6 +171,8 @@ mod tests {
 
     #[test]
     fn an_over_long_path_is_an_error() {
-        assert!(bind(&Address::Unix("/tmp/".to_owned().into_boxed_str().repeat(40).into())).is_err());
+        assert!(
+            bind(&Address::Unix("/tmp/".to_owned().into_boxed_str().repeat(40).into())).is_err()
+        );
     }
 }

@@ -57,10 +57,10 @@ use crate::clock;
 
 pub use self::hook::{HookGuard, SleepHook, on_sleep};
 pub use self::join::{Cancelled, JoinHandle, spawn, spawn_urgent};
-pub use self::sleep::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout};
-pub use self::source::Source;
 pub(crate) use self::mailbox::{Mailbox, Postbox, mailbox};
 pub(crate) use self::signal::Signals;
+pub use self::sleep::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout};
+pub use self::source::Source;
 pub use self::stats::LoopStats;
 pub use self::waker::Remote;
 

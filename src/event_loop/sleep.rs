@@ -186,6 +186,7 @@ fn next_tick(due: Instant, period: Duration, now: Instant) -> Instant {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

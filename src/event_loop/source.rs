@@ -52,13 +52,23 @@ impl<T: AsFd> Source<T> {
         Ok(Source { registration, io })
     }
 
+    /// As [`new`](Self::new), for a descriptor that has no duplicate anywhere: closing it ends its
+    /// registration (epoll(7)), so dropping the source saves the system call that would.
+    #[track_caller]
+    pub(crate) fn new_sole(io: T, interest: Interest) -> io::Result<Self> {
+        let mut source = Self::new(io, interest)?;
+        source.registration.sole = true;
+        Ok(source)
+    }
+
     /// The descriptor's owner.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
 
     /// Deregisters and gives the descriptor back.
-    pub fn into_inner(self) -> T {
+    pub fn into_inner(mut self) -> T {
+        self.registration.sole = false;
         self.io
     }
 
@@ -196,6 +206,8 @@ struct Registration {
     token: Token,
     /// Owned by the `io` beside it, which outlives this.
     fd: RawFd,
+    /// The descriptor is about to be closed when this is dropped, and has no duplicate.
+    sole: bool,
 }
 
 impl Registration {
@@ -208,14 +220,22 @@ impl Registration {
             core.sources.borrow_mut().remove(token);
             return Err(error);
         }
-        Ok(Registration { core, readiness, token, fd })
+        Ok(Registration { core, readiness, token, fd, sole: false })
+    }
+}
+
+impl Registration {
+    fn deregister(&self) {
+        if let Err(error) = self.core.poll.borrow().registry().deregister(&mut SourceFd(&self.fd)) {
+            log::warn!("event loop: cannot deregister descriptor {}: {error}", self.fd);
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Err(error) = self.core.poll.borrow().registry().deregister(&mut SourceFd(&self.fd)) {
-            log::warn!("event loop: cannot deregister descriptor {}: {error}", self.fd);
+        if !self.sole {
+            self.deregister();
         }
         self.core.sources.borrow_mut().remove(self.token);
     }

@@ -21,7 +21,9 @@ pub(super) fn framing<B: Body>(
     exchange: &Exchange,
 ) -> Result<Framing, StatusCode> {
     check_host(request.version(), request.headers())?;
-    if request.headers().contains_key(TRANSFER_ENCODING) {
+    // Only a chunked body has no exact length, and looking a header up costs more than this.
+    let length = request.body().size_hint().exact();
+    if length.is_none() && request.headers().contains_key(TRANSFER_ENCODING) {
         if exchange.has_content_length() {
             // Two ends for one body: whoever forwarded this may have used the other.
             return Err(StatusCode::BAD_REQUEST);
@@ -29,7 +31,7 @@ pub(super) fn framing<B: Body>(
         check_codings(request.headers())?;
         return Ok(Framing::Chunked(Chunks::START));
     }
-    let length = request.body().size_hint().exact().unwrap_or(0);
+    let length = length.unwrap_or(0);
     match exchange.limits().max_body_bytes {
         Some(max) if length > max => Err(StatusCode::PAYLOAD_TOO_LARGE),
         _ => Ok(Framing::Length(length)),
@@ -53,13 +55,16 @@ fn check_codings(headers: &HeaderMap) -> Result<(), StatusCode> {
 
 /// RFC 9112 3.2: one valid `Host`; only HTTP/1.0 may lack it.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), StatusCode> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let valid = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => is_host(host.as_bytes()),
-        (None, _) => version == Version::HTTP_10,
-        _ => false,
+    let valid = match headers.get(HOST) {
+        Some(host) => is_host(host.as_bytes()) && !repeats_host(headers),
+        None => version == Version::HTTP_10,
     };
     if valid { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+}
+
+fn repeats_host(headers: &HeaderMap) -> bool {
+    // Most heads repeat nothing, which the two lengths tell without a look-up.
+    headers.len() != headers.keys_len() && headers.get_all(HOST).iter().count() > 1
 }
 
 /// `uri-host [ ":" port ]`. An empty one is valid: the target has no authority then.
@@ -97,11 +102,23 @@ fn is_name(mut name: &[u8]) -> bool {
 
 /// `unreserved / sub-delims` of RFC 3986.
 fn is_name_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\''..=b',' | b';' | b'=')
+    NAME_BYTES[usize::from(byte)]
 }
 
+static NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9')
+            || matches!(byte as u8, b'-' | b'.' | b'_' | b'~')
+            || matches!(byte as u8, b'!' | b'$' | b'&' | b'\''..=b',' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

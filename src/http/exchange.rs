@@ -9,7 +9,11 @@
 //!                    \_________________^           that ends before the request's body skips Answering
 //! ```
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{framing::Chunks, hub::Hub, limits::Limits};
 use crate::{accept::Count, event_loop};
@@ -25,6 +29,10 @@ pub(super) enum Phase {
     /// The request was received in full; the answer was not given in full.
     Answering,
 }
+
+/// How old a connection without a request must be for a drain to end it: its first request may be on
+/// its way, and nobody would send it again.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How the rest of a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +182,12 @@ impl Exchange {
         }
     }
 
-    // What the clock's watcher asks.
+    // What the connection's task asks.
+
+    /// Whether a drain may end the connection here: between two requests.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.phase.get() == Phase::Idle && !self.fresh.get()
+    }
 
     /// When patience ends, if the other side is what we wait for.
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -182,6 +195,9 @@ impl Exchange {
         let since = self.since.get();
         match self.phase.get() {
             Phase::Idle if !self.fresh.get() => since.checked_add(limits.keep_alive_timeout),
+            Phase::Idle if self.hub.is_draining() => {
+                since.checked_add(limits.header_timeout.min(FRESH))
+            }
             Phase::Idle | Phase::Head => since.checked_add(limits.header_timeout),
             Phase::Body => since.checked_add(limits.request_timeout),
             Phase::Answering => self.stalled.get()?.checked_add(limits.keep_alive_timeout),

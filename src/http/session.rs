@@ -159,9 +159,10 @@ impl<C: Http> Future for Session<'_, C> {
 
 impl<C: Http> Session<'_, C> {
     /// A drain ends a connection between requests. One in the middle of a head is let finish it:
-    /// hyper would drop it. The answer in flight says that it is the last.
+    /// hyper would drop it. The answer in flight says that it is the last. One that is new gets a
+    /// moment for its first request, by its deadline.
     fn must_finish(&self) -> bool {
-        self.exchange.hub.is_draining() && !self.told && self.exchange.phase() == Phase::Idle
+        self.exchange.hub.is_draining() && !self.told && self.exchange.is_between_requests()
     }
 
     /// Whether the current deadline has passed; sees to being woken when it does.

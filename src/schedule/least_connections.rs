@@ -18,6 +18,7 @@ impl Schedule for LeastConnections {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -28,7 +29,10 @@ mod tests {
     #[test]
     fn the_least_loaded_with_room_is_picked() {
         let mut policy = LeastConnections::default();
-        assert_eq!(policy.pick(&[candidate(1, 9, 1), candidate(2, 3, 1), candidate(3, 1, 0)]), Some(1));
+        assert_eq!(
+            policy.pick(&[candidate(1, 9, 1), candidate(2, 3, 1), candidate(3, 1, 0)]),
+            Some(1)
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Schedule for RoundRobin {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -7,7 +7,9 @@
 //!
 //! The words live on the heap where memory is shared, and in a sealed memfd where it is not.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};
+use std::{
+    io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed,
+};
 
 use crate::{id::Slot, sys::memory::SharedWords};
 
@@ -185,6 +187,7 @@ impl SlotMeter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -31,8 +31,10 @@ pub(crate) struct Policy {
 pub(crate) enum Ending {
     /// Its body returned without an error, or it was asked to leave.
     Done,
-    /// Anything else; the text is the cause.
-    Failed(String),
+    /// Its body returned an error, or it could not be started: trying again may not help.
+    Refused(String),
+    /// Anything else.
+    Crashed(String),
 }
 
 /// What happened.
@@ -118,7 +120,8 @@ impl Supervisor {
         match happening {
             Happening::Start | Happening::Tick => {}
             Happening::Forked { worker, slot } => {
-                self.workers.insert(worker, Record { slot, started: now, ready: false, killed: None });
+                self.workers
+                    .insert(worker, Record { slot, started: now, ready: false, killed: None });
             }
             Happening::Ready { worker } => self.ready(worker),
             Happening::Ended { worker, ending } => self.ended(now, worker, ending, actions),
@@ -132,12 +135,18 @@ impl Supervisor {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let due = self.due.first().map(|(time, _)| *time);
         let grace = match self.phase {
-            Phase::Stopping(deadline) if self.workers.values().any(|record| record.killed.is_none()) => {
+            Phase::Stopping(deadline)
+                if self.workers.values().any(|record| record.killed.is_none()) =>
+            {
                 Some(deadline)
             }
             _ => None,
         };
-        let kills = self.workers.values().filter_map(|record| record.killed.map(|at| at + KILL_GRACE)).min();
+        let kills = self
+            .workers
+            .values()
+            .filter_map(|record| record.killed.map(|at| at + KILL_GRACE))
+            .min();
         due.into_iter().chain(grace).chain(kills).min()
     }
 
@@ -166,7 +175,11 @@ impl Supervisor {
 
     fn ended(&mut self, now: Instant, worker: WorkerId, ending: Ending, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.remove(&worker) else { return };
-        let Ending::Failed(cause) = ending else { return };
+        let (cause, refused) = match ending {
+            Ending::Done => return,
+            Ending::Refused(cause) => (cause, true),
+            Ending::Crashed(cause) => (cause, false),
+        };
         if self.stopping() {
             return;
         }
@@ -174,13 +187,15 @@ impl Supervisor {
         let healthy = now.duration_since(record.started) >= restart.healthy;
         let failures = self.failures.entry(record.slot).or_default();
         *failures = if healthy { 1 } else { *failures + 1 };
-        if !healthy && !self.ever_ready && *failures >= restart.attempts {
+        let hopeless = refused || !self.ever_ready;
+        let nobody = self.workers.values().all(|record| !record.ready);
+        if !healthy && hopeless && nobody && *failures >= restart.attempts {
             return self.give_up(now, cause, actions);
         }
         self.due.insert((now + restart.delay(*failures), record.slot));
     }
 
-    /// No worker ever got ready: more tries would only repeat the same failure.
+    /// Nobody serves, and more tries would only repeat the same failure.
     fn give_up(&mut self, now: Instant, cause: String, actions: &mut Vec<Action>) {
         actions.push(Action::GiveUp(cause));
         self.stop(now, actions);
@@ -196,7 +211,9 @@ impl Supervisor {
     }
 
     fn kill_all(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for (worker, record) in self.workers.iter_mut().filter(|(_, record)| record.killed.is_none()) {
+        for (worker, record) in
+            self.workers.iter_mut().filter(|(_, record)| record.killed.is_none())
+        {
             record.killed = Some(now);
             actions.push(Action::Kill(*worker));
         }
@@ -215,7 +232,12 @@ impl Supervisor {
 
     fn abandon(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let unkillable = |record: &Record| record.killed.is_some_and(|at| at + KILL_GRACE <= now);
-        let lost: Vec<_> = self.workers.iter().filter(|(_, record)| unkillable(record)).map(|(id, _)| *id).collect();
+        let lost: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, record)| unkillable(record))
+            .map(|(id, _)| *id)
+            .collect();
         for worker in lost {
             self.workers.remove(&worker);
             actions.push(Action::Abandon(worker));
@@ -224,6 +246,7 @@ impl Supervisor {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -236,7 +259,11 @@ mod tests {
     impl Bench {
         fn new(workers: usize) -> Self {
             let now = crate::clock::now();
-            let policy = Policy { workers, restart: Some(Restart::default()), grace: Duration::from_secs(10) };
+            let policy = Policy {
+                workers,
+                restart: Some(Restart::default()),
+                grace: Duration::from_secs(10),
+            };
             Self { supervisor: Supervisor::new(policy, now), now, next: 0 }
         }
 
@@ -259,7 +286,7 @@ mod tests {
         }
 
         fn fail(&mut self, worker: WorkerId) -> Vec<Action> {
-            self.tell(Happening::Ended { worker, ending: Ending::Failed("broken".into()) })
+            self.tell(Happening::Ended { worker, ending: Ending::Crashed("broken".into()) })
         }
     }
 
@@ -288,7 +315,10 @@ mod tests {
             }
             delays.push(bench.now.duration_since(before).as_millis());
         }
-        assert_eq!(delays, [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000, 10_000]);
+        assert_eq!(
+            delays,
+            [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000, 10_000]
+        );
         let worker = bench.fork(0);
         bench.tell(Happening::Ready { worker });
         bench.pass(60_000);
@@ -307,6 +337,29 @@ mod tests {
         }
         assert_eq!(actions, [Action::GiveUp("broken".into())]);
         assert!(bench.supervisor.over());
+    }
+
+    #[test]
+    fn a_body_that_keeps_refusing_ends_the_cluster_unless_another_worker_serves() {
+        let refuse = |bench: &mut Bench, slot| {
+            let mut actions = Vec::new();
+            for _ in 0..Restart::default().attempts {
+                let worker = bench.fork(slot);
+                bench.tell(Happening::Ready { worker });
+                let ending = Ending::Refused("taken".into());
+                actions.extend(bench.tell(Happening::Ended { worker, ending }));
+                bench.now += Duration::from_secs(1);
+            }
+            actions
+        };
+        let mut bench = Bench::new(2);
+        bench.tell(Happening::Start);
+        let serving = bench.fork(0);
+        bench.tell(Happening::Ready { worker: serving });
+        let gives_up = Action::GiveUp("taken".into());
+        assert!(!refuse(&mut bench, 1).contains(&gives_up));
+        bench.fail(serving);
+        assert!(refuse(&mut bench, 1).contains(&gives_up));
     }
 
     #[test]

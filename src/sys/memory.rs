@@ -72,11 +72,6 @@ impl SharedWords {
         Ok(Self { backing: Backing::Mapped(mapping), words })
     }
 
-    /// How many words there are.
-    pub(crate) fn len(&self) -> usize {
-        self.words
-    }
-
     /// The word at `index`.
     ///
     /// # Panics
@@ -156,7 +151,7 @@ mod tests {
     fn words_start_at_zero_aligned_and_apart() {
         let (mapped, _fd) = SharedWords::memfd("bimodal-test", 40).unwrap();
         for page in [SharedWords::heap(40), mapped] {
-            assert_eq!(page.len(), 40);
+            assert_eq!(page.words, 40);
             assert_eq!(std::ptr::from_ref(page.get(0)).addr() % 128, 0);
             for index in 0..40 {
                 assert_eq!(page.get(index).fetch_add(index as u64, Relaxed), 0);

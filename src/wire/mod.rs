@@ -108,6 +108,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The packet's length in bytes.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }

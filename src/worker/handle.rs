@@ -106,7 +106,11 @@ impl Worker {
 
     async fn ask_to_listen(&self, address: &Address, options: ListenOptions) -> Result<Grant> {
         let request = Request::new(&self.state);
-        self.state.link.send(Note::Listen { request: request.number, address: address.clone(), options })?;
+        self.state.link.send(Note::Listen {
+            request: request.number,
+            address: address.clone(),
+            options,
+        })?;
         request.answer().await.map_err(|denial| denied(address, denial))
     }
 
@@ -123,7 +127,8 @@ impl Worker {
     /// [`ErrorKind::Closed`] when the primary is gone, [`ErrorKind::Full`] when too much is under way,
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Codec`] when the value cannot be sent to a process.
     pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow> {
-        let message = Message::pack(value, self.state.link.memory(), self.state.identity.max_message)?;
+        let message =
+            Message::pack(value, self.state.link.memory(), self.state.identity.max_message)?;
         let flow = check_room(self.state.link.load(), message.bytes())?;
         self.state.link.send(Note::Message(message))?;
         Ok(flow)
@@ -223,7 +228,11 @@ pub(crate) fn check_room(load: Load, bytes: usize) -> Result<Flow> {
         );
         return Err(Error::new(ErrorKind::Full, text));
     }
-    Ok(if load.messages >= SLOW.messages || load.bytes >= SLOW.bytes { Flow::Slow } else { Flow::Go })
+    Ok(if load.messages >= SLOW.messages || load.bytes >= SLOW.bytes {
+        Flow::Slow
+    } else {
+        Flow::Go
+    })
 }
 
 /// A listen that waits for its answer; dropping it declines the answer.

@@ -153,7 +153,8 @@ impl Pressure {
     /// Subtracts, but never below nothing: the counts come over a channel.
     pub(crate) fn subtract(&self, messages: usize, bytes: usize) {
         let less = |counter: &AtomicUsize, amount: usize| {
-            let _ = counter.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
+            let _ =
+                counter.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
         };
         less(&self.messages, messages);
         less(&self.bytes, bytes);

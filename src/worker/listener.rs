@@ -22,7 +22,7 @@ use socket2::Socket;
 use super::{Grant, Intake, Note, Offer, State};
 use crate::{
     accept::{Accept, Acceptor, Connection, Count, SharedQueue},
-    config::Address,
+    config::{Address, Memory},
     error::{Context as _, ErrorKind, Result},
     event_loop::{self, HookGuard, SleepHook, on_sleep},
     id::ListenerId,
@@ -42,6 +42,8 @@ pub struct Listener {
     desk: Rc<Desk>,
     entrance: Entrance,
     turn: Turn,
+    /// Whether the primary keeps a duplicate of what it offers until it is adopted.
+    keeps_duplicates: bool,
 }
 
 /// Where connections come from beside the desk.
@@ -65,7 +67,8 @@ impl Listener {
             }
         };
         state.desks.borrow_mut().insert(desk.listener, desk.clone());
-        Ok(Self { state, desk, entrance, turn: Turn::default() })
+        let keeps_duplicates = state.link.memory() == Memory::Separate;
+        Ok(Self { state, desk, entrance, turn: Turn::default(), keeps_duplicates })
     }
 
     pub(super) fn id(&self) -> ListenerId {
@@ -85,7 +88,10 @@ impl Listener {
     /// [`ErrorKind::Listen`] when the listening socket itself fails. What costs one connection only
     /// is not an error.
     pub async fn accept(&mut self) -> Result<Option<Connection>> {
-        poll_fn(|cx| self.poll_accept(cx)).await
+        let accepted = poll_fn(|cx| self.poll_next(cx)).await;
+        // Before the caller reads from it: a connection that was begun must not be given to another.
+        self.state.acknowledge();
+        accepted
     }
 
     /// Withdraws this worker from the address; the others keep listening.
@@ -95,7 +101,7 @@ impl Listener {
         loop {
             if let Some(offer) = self.desk.take() {
                 self.state.adopt(offer.listener, offer.id);
-                match self.open_connection(offer.socket, true) {
+                match self.open_connection(offer.socket, self.keeps_duplicates) {
                     Some(connection) => return Poll::Ready(Ok(Some(connection))),
                     None => continue,
                 }
@@ -133,7 +139,8 @@ impl Listener {
         };
         match polled {
             Poll::Ready(socket) => {
-                let socket = socket.context(ErrorKind::Listen, || format!("{} failed", self.desk.address));
+                let socket =
+                    socket.context(ErrorKind::Listen, || format!("{} failed", self.desk.address));
                 socket.map(|socket| Poll::Ready(Some(socket)))
             }
             Poll::Pending => {
@@ -146,7 +153,7 @@ impl Listener {
     /// A socket that cannot be put on the loop costs its own connection only.
     fn open_connection(&self, socket: Socket, handed: bool) -> Option<Connection> {
         let meter: Rc<dyn Count> = Rc::new(self.state.meter.clone());
-        match Connection::new(socket, Some(meter), handed) {
+        match Connection::adopt(socket, Some(meter), handed) {
             Ok(connection) => Some(connection),
             Err(error) => {
                 log::warn!("a connection to {} is lost: {error}", self.desk.address);
@@ -158,13 +165,18 @@ impl Listener {
 
 impl Accept for Listener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Connection>>> {
-        self.poll_next(cx)
+        let polled = self.poll_next(cx);
+        if !matches!(polled, Poll::Ready(Ok(Some(_)))) {
+            self.state.acknowledge();
+        }
+        polled
     }
 
     fn set_accepting(&mut self, accepting: bool) {
         if self.desk.accepting.replace(accepting) == accepting {
             return;
         }
+        self.state.acknowledge();
         self.state.send(Note::Accepting { listener: self.desk.listener, accepting });
         if accepting {
             self.desk.wake();
@@ -200,12 +212,11 @@ impl Entrance {
 
     /// What a worker that leaves still has to take: the rest of a queue that nobody fills any more.
     fn last(&mut self) -> Option<Socket> {
-        if let Self::Queue(taker) = self {
-            if taker.doze.queue.is_closed() {
-                if let Some(socket) = taker.doze.queue.take() {
-                    return Some(socket);
-                }
-            }
+        if let Self::Queue(taker) = self
+            && taker.doze.queue.is_closed()
+            && let Some(socket) = taker.doze.queue.take()
+        {
+            return Some(socket);
         }
         *self = Self::Nowhere;
         None
@@ -336,11 +347,8 @@ struct Taker {
 impl Taker {
     fn new(queue: Arc<SharedQueue>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let doze = Rc::new(Doze {
-            queue,
-            id: NEXT.fetch_add(1, Relaxed),
-            waiting: RefCell::default(),
-        });
+        let doze =
+            Rc::new(Doze { queue, id: NEXT.fetch_add(1, Relaxed), waiting: RefCell::default() });
         Self { _hook: on_sleep(doze.clone()), doze }
     }
 

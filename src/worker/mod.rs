@@ -26,11 +26,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub use handle::{Flow, Worker};
 pub(crate) use handle::check_room;
-pub(crate) use link::{
-    Arrival, Command, Denial, Grant, Intake, Link, Load, Note, Offer, Pressure,
-};
+pub use handle::{Flow, Worker};
+pub(crate) use link::{Arrival, Command, Denial, Grant, Intake, Link, Load, Note, Offer, Pressure};
 pub use listener::Listener;
 
 use crate::{
@@ -308,7 +306,7 @@ impl State {
         }
     }
 
-    /// Remembers an adopted connection; they are told to the primary once per turn.
+    /// Remembers an adopted connection; several are told to the primary together.
     fn adopt(&self, listener: ListenerId, id: ConnectionId) {
         let mut adopted = self.adopted.borrow_mut();
         if adopted.is_empty() {
@@ -318,6 +316,16 @@ impl State {
             Some((_, ids)) => ids.push(id),
             None => adopted.push((listener, vec![id])),
         }
+    }
+
+    /// Tells the primary at once what was adopted.
+    fn acknowledge(&self) {
+        if self.adopted.borrow().is_empty() {
+            return;
+        }
+        self.flush_adopted();
+        // What does not fit goes out when the root future, which was woken, looks again.
+        let _ = self.link.poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 
     fn flush_adopted(&self) {

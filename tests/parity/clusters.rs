@@ -6,7 +6,7 @@ use crate::{
     bodies::{greet, idle},
     support::{
         Scenario, Scene, both,
-        client::{Client, greeting},
+        client::{greeting, wait_until_closed},
         events::{fork_listening, until_named},
         program, system, wait_until,
     },
@@ -15,7 +15,9 @@ use crate::{
 pub const SCENARIOS: &[Scenario] = &[
     both("a_cluster_that_is_dropped_ends_everything", dropped),
     both("two_clusters_live_side_by_side", |scene| side_by_side(scene, scene.mode)),
-    both("clusters_of_both_modes_live_side_by_side", |scene| side_by_side(scene, other(scene.mode))),
+    both("clusters_of_both_modes_live_side_by_side", |scene| {
+        side_by_side(scene, other(scene.mode))
+    }),
     both("two_clusters_run_one_after_the_other", one_after_the_other),
     both("shutdown_reports_what_was_done", reports),
     both("a_cluster_leaves_nothing_behind", leaves_nothing),
@@ -40,7 +42,7 @@ fn dropped(scene: &Scene) {
     if scene.is_process() {
         assert!(workers.iter().all(|worker| !system::exists(worker.pid().unwrap())));
     }
-    assert!(Client::connect(&address).is_err(), "nobody listens any more");
+    wait_until_closed(&address);
     assert_eq!(workers[0].send(()).unwrap_err().kind(), ErrorKind::Closed);
 }
 
@@ -61,8 +63,10 @@ fn side_by_side(scene: &Scene, mode: Mode) {
 }
 
 fn one_after_the_other(scene: &Scene) {
-    let first = scene.another(scene.mode, "first").workers(2).run(|_worker: Worker| async {}).unwrap();
-    let second = scene.another(scene.mode, "second").workers(3).run(|_worker: Worker| async {}).unwrap();
+    let first =
+        scene.another(scene.mode, "first").workers(2).run(|_worker: Worker| async {}).unwrap();
+    let second =
+        scene.another(scene.mode, "second").workers(3).run(|_worker: Worker| async {}).unwrap();
     assert_eq!((first.started, second.started), (2, 3));
     let again = scene.another(scene.mode, "second").workers(1).run(|_worker: Worker| async {});
     // The one difference: a process finds its body by the name, so that each may be used once.
@@ -104,6 +108,8 @@ fn whole_life(scene: &Scene) {
     workers[2].disconnect().unwrap();
     until_named(&cluster, "exit", 1);
     cluster.shutdown().unwrap();
+    // A handle keeps the door bell of its cluster, whether there is one or not.
+    drop(workers);
     wait_until("the threads to be gone", || system::threads() == before.1);
     assert_eq!(system::children(), []);
     assert_eq!(system::descriptors(), before.0, "{:?}", system::descriptors_of(std::process::id()));
@@ -123,7 +129,10 @@ fn unsuitable(scene: &Scene) {
             Err(error) => {
                 let text = error.to_string();
                 assert!(!scene.is_process() && error.kind() == ErrorKind::Setting, "{text}");
-                assert!(text.contains(name) && text.contains("thread") && text.contains("process"), "{text}");
+                assert!(
+                    text.contains(name) && text.contains("thread") && text.contains("process"),
+                    "{text}"
+                );
             }
         }
     }

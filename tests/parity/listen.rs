@@ -10,6 +10,7 @@ use crate::{
         Scenario, Scene, both,
         client::greeting,
         events::{Seen, fork_listening, next_message, to_the_end, until_named},
+        wait_until,
     },
 };
 
@@ -90,8 +91,11 @@ fn again(scene: &Scene) {
     let _ = worker.send(address.clone()).unwrap();
     assert_eq!(next_message::<String>(&cluster).1, "in use");
     drop(taken);
-    let _ = worker.send(address.clone()).unwrap();
-    assert_eq!(next_message::<String>(&cluster).1, "listening");
+    // A process that another test forks has the socket until it runs its program.
+    wait_until("the address to be free", || {
+        let _ = worker.send(address.clone()).unwrap();
+        next_message::<String>(&cluster).1 == "listening"
+    });
     drop(std::net::TcpStream::connect(address).unwrap());
 }
 

@@ -10,8 +10,8 @@ mod support;
 mod bodies;
 mod captured;
 mod clusters;
-mod drain;
 mod events;
+mod http;
 mod leaving;
 mod listen;
 mod messages;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         supervised::SCENARIOS,
         scheduling::SCENARIOS,
         captured::SCENARIOS,
-        drain::SCENARIOS,
+        http::SCENARIOS,
         clusters::SCENARIOS,
     ];
     let programs = [supervised::PROGRAMS, clusters::PROGRAMS];

@@ -24,7 +24,9 @@ pub const SCENARIOS: &[Scenario] = &[
     both("shared_serves_a_crowd", |scene| crowd(scene, Scheduling::Shared)),
     both("reuse_port_serves_a_crowd", |scene| crowd(scene, Scheduling::ReusePort)),
     both("round_robin_uses_all_workers", |scene| all_work(scene, Scheduling::RoundRobin)),
-    both("least_connections_uses_all_workers", |scene| all_work(scene, Scheduling::LeastConnections)),
+    both("least_connections_uses_all_workers", |scene| {
+        all_work(scene, Scheduling::LeastConnections)
+    }),
     both("shared_uses_all_workers", |scene| all_work(scene, Scheduling::Shared)),
     both("reuse_port_uses_all_workers", |scene| all_work(scene, Scheduling::ReusePort)),
     both("defaults_are_the_mode_s", defaults),
@@ -79,13 +81,14 @@ fn least(scene: &Scene) {
     let cluster = scene.builder().scheduling(Scheduling::LeastConnections).launch(keep).unwrap();
     let (_, address) = fork_listening(&cluster, 3);
     let mut open = Open::default();
-    (0..12).for_each(|_| open.add(&address));
-    assert_eq!(open.counts(), [4, 4, 4]);
+    (0..15).for_each(|_| open.add(&address));
+    // A connection counts twice while its acknowledgement is under way, so it may be one off.
+    assert!(open.counts().iter().all(|count| (4..=6).contains(count)), "{:?}", open.counts());
     // All of one worker's end: the next ones are its.
-    open.0.insert("2".into(), Vec::new());
-    wait_until("the ends to be noticed", || open_connections(&cluster) == 8);
-    (0..4).for_each(|_| open.add(&address));
-    assert_eq!(open.counts(), [4, 4, 4]);
+    let ended = open.0.insert("2".into(), Vec::new()).unwrap().len();
+    wait_until("the ends to be noticed", || open_connections(&cluster) == 15 - ended as u64);
+    (0..ended).for_each(|_| open.add(&address));
+    assert!(open.counts().iter().all(|count| (4..=6).contains(count)), "{:?}", open.counts());
 }
 
 fn open_connections(cluster: &Cluster) -> u64 {
@@ -115,7 +118,8 @@ fn all_work(scene: &Scene, scheduling: Scheduling) {
         assert!(std::time::Instant::now() < end, "only these workers serve: {:?}", open.counts());
         // Several at a time, so that one worker has no time for all.
         std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..8).map(|_| scope.spawn(|| Client::connect(&address).unwrap())).collect();
+            let clients: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| Client::connect(&address).unwrap())).collect();
             for client in clients {
                 let mut client = client.join().unwrap();
                 let worker = client.line().unwrap();
@@ -141,7 +145,8 @@ fn stats(scene: &Scene) {
     let mut open = Open::default();
     (0..6).for_each(|_| open.add(&address));
     let rows = cluster.stats();
-    let counts: Vec<_> = rows.iter().map(|row| (row.slot, row.worker, row.connections_open)).collect();
+    let counts: Vec<_> =
+        rows.iter().map(|row| (row.slot, row.worker, row.connections_open)).collect();
     assert_eq!(counts, [(0, 1, 3), (1, 2, 3)]);
     drop(open);
     wait_until("the ends to be noticed", || open_connections(&cluster) == 0);

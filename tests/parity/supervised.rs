@@ -1,13 +1,14 @@
 //! `run`: workers are replaced, and the report says what was done.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use bimodal::{Cluster, ErrorKind, Event, Outcome, Report, Worker};
+use bimodal::{ErrorKind, Event, Outcome, Report, Worker};
 
-use crate::support::{Scenario, Scene, both, program};
+use crate::support::{DEADLINE, Scenario, Scene, both, program, wait_until};
 
 pub const SCENARIOS: &[Scenario] = &[
     both("a_worker_that_panics_is_replaced", panics),
+    both("a_replacement_listens_where_the_first_did", same_place),
     both("a_worker_that_fails_is_replaced", fails),
     both("a_worker_that_disconnects_itself_is_not_replaced", leaves),
     both("a_start_that_never_succeeds_ends_with_the_cause", never),
@@ -22,7 +23,11 @@ pub const SCENARIOS: &[Scenario] = &[
 pub const PROGRAMS: &[Scenario] = &[both("serve", serve), both("never_drain", never_drain)];
 
 /// Runs the scenario's cluster, and keeps the names of its events with the ids of the workers.
-fn observe<F, Fut>(scene: &Scene, workers: usize, body: F) -> (Result<Report, bimodal::Error>, Vec<String>)
+fn observe<F, Fut>(
+    scene: &Scene,
+    workers: usize,
+    body: F,
+) -> (Result<Report, bimodal::Error>, Vec<String>)
 where
     F: Fn(Worker) -> Fut + Send + Sync + 'static,
     Fut: Future<Output: Outcome> + 'static,
@@ -49,6 +54,20 @@ async fn panic_once(worker: Worker) -> bimodal::Result<()> {
     let _listener = worker.listen("127.0.0.1:0").await?;
     assert!(worker.generation() > 1, "the first of each slot was to panic");
     Ok(())
+}
+
+fn same_place(scene: &Scene) {
+    let addresses = Rc::new(RefCell::new(Vec::new()));
+    let seen = addresses.clone();
+    let observer = move |event: &Event| {
+        if let Event::Listening { address, .. } = event {
+            seen.borrow_mut().push(address.clone());
+        }
+    };
+    scene.builder().workers(1).on_event(observer).run(panic_once).unwrap();
+    let addresses = addresses.take();
+    assert_eq!(addresses.len(), 2);
+    assert_eq!(addresses[0], addresses[1], "the port was kept while nobody listened");
 }
 
 fn fails(scene: &Scene) {
@@ -104,10 +123,11 @@ fn one_fails(scene: &Scene) {
 /// Slot 0 is ready at once, and ends when slot 1 has.
 async fn one_panics_thrice(worker: Worker) -> bimodal::Result<()> {
     let _listener = worker.listen("127.0.0.1:0").await?;
-    let fourth = |worker: &Worker| worker.stats().iter().any(|row| row.slot == 1 && row.generation == 4);
+    let fourth =
+        |worker: &Worker| worker.stats().iter().any(|row| row.slot == 1 && row.generation == 4);
     if worker.slot().get() == 0 {
         while !fourth(&worker) {
-            bimodal::event_loop::sleep(std::time::Duration::from_millis(1)).await;
+            bimodal::event_loop::sleep(Duration::from_millis(1)).await;
         }
     } else {
         assert!(fourth(&worker), "it was to panic until the fourth");
@@ -121,7 +141,8 @@ where
     F: Fn(Worker) -> Fut + Send + Sync + 'static,
     Fut: Future<Output: Outcome> + 'static,
 {
-    let cluster = Cluster::builder(scene.mode).name(scene.name).workers(2);
+    // Longer than any test waits, so that only a signal ends a worker that does not leave.
+    let cluster = scene.builder().workers(2).shutdown_timeout(2 * DEADLINE);
     let report = cluster.on_event(|event| println!("{}", event.name())).run(body).unwrap();
     println!("{report}");
 }
@@ -156,7 +177,12 @@ fn second_signal(scene: &Scene) {
     program.signal(15);
     program.line(|line| line == "asked to leave");
     program.line(|line| line == "asked to leave");
-    program.signal(15);
+    // Signals that come together are one; the next one is the second.
+    let mut ended = || {
+        program.signal(15);
+        program.line_within(Duration::from_secs(1), |line| line == "exit").is_some()
+    };
+    wait_until("the second signal to be heard", &mut ended);
     let output = program.succeed();
     assert!(output.iter().any(|line| line.contains("workers killed: 2")), "{output:?}");
 }

@@ -2,13 +2,18 @@
 
 use std::{
     fs,
+    io::IoSlice,
+    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
 };
 
 use bimodal::{Cluster, ExitStatus, Flow, Result, Worker, http};
 use rustix::{
     io::Errno,
-    net::{SendFlags, SocketType, send, sockopt::socket_type},
+    net::{
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, send, sendmsg,
+        shutdown, sockopt::socket_type,
+    },
     process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
 };
 
@@ -39,13 +44,67 @@ pub fn hostile_worker_is_killed(scene: &Scene) {
     }
     assert!(served[0].is_connected());
     let report = cluster.shutdown().unwrap();
-    assert_eq!(report.exits.get("code 0"), Some(&1), "only the honest worker left by itself: {report}");
+    assert_eq!(
+        report.exits.get("code 0"),
+        Some(&1),
+        "only the honest worker left by itself: {report}"
+    );
+}
+
+/// No frame of a worker's brings that many.
+pub fn worker_that_sends_descriptors(scene: &Scene) {
+    let body = |worker: Worker| async move {
+        let message = announced(2, b"ok");
+        match worker.id().get() {
+            1 => body(worker).await,
+            2 => attach(&message, 1),
+            3 => attach(&message, 200),
+            _ => attach(&[ADOPTED], 1),
+        }
+    };
+    let cluster = scene.builder().launch(body).unwrap();
+    let (_, address) = fork_listening(&cluster, 1);
+    for _ in 0..3 {
+        let worker = cluster.fork().unwrap();
+        let seen = until(&cluster, "the end", |event| event.name() == "exit");
+        assert_eq!(seen.exit(worker.id()), ExitStatus::Signal(9));
+        assert_eq!(get(&address, "/").unwrap().text(), "here");
+    }
+    cluster.shutdown().unwrap();
+}
+
+/// Writes a packet with so many descriptors, and stays.
+fn attach(packet: &[u8], count: usize) -> ! {
+    let channel = channel();
+    let descriptors = vec![channel.as_fd(); count];
+    let mut space =
+        vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&descriptors).size()];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let parts = [IoSlice::new(packet)];
+    sendmsg(&channel, &parts, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// It is told that its primary is gone, as far as it can know, and ends.
+pub fn worker_that_hangs_up(scene: &Scene) {
+    let cluster = scene.builder().launch(body).unwrap();
+    let (_, address) = fork_listening(&cluster, 1);
+    let worker = cluster.fork().unwrap();
+    assert_eq!(worker.send(Packets::new()).unwrap(), Flow::Go);
+    let seen = until(&cluster, "the end", |event| event.name() == "exit");
+    assert_eq!(seen.names(Some(worker.id())), ["fork", "online", "disconnect", "exit"]);
+    assert_eq!(get(&address, "/").unwrap().text(), "here");
+    cluster.shutdown().unwrap();
 }
 
 fn attack(cluster: &Cluster, packets: &Packets) {
     let worker = cluster.fork().unwrap();
     assert_eq!(worker.send(packets.clone()).unwrap(), Flow::Go);
-    let seen = until(cluster, &format!("the end after {packets:?}"), |event| event.name() == "exit");
+    let seen =
+        until(cluster, &format!("the end after {packets:?}"), |event| event.name() == "exit");
     let status = seen.exit(worker.id());
     assert_eq!(status, ExitStatus::Signal(9), "after {packets:?}");
 }
@@ -59,6 +118,9 @@ async fn body(worker: Worker) -> Result<()> {
     let packets: Packets = worker.recv().await.unwrap().get()?;
     let channel = channel();
     packets.iter().for_each(|packet| write(&channel, packet));
+    if packets.is_empty() {
+        shutdown(&channel, Shutdown::Both).unwrap();
+    }
     std::future::pending().await
 }
 

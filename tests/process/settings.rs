@@ -23,7 +23,8 @@ pub fn descriptors_of_a_worker(_: &Scene) {
         let sockets = descriptors.iter().filter(|(_, to)| is_listening(to)).count();
         assert_eq!(sockets, listening, "{scheduling}: {descriptors:?}");
         let inherited = serve::inheritable();
-        let own = descriptors.iter().filter(|(number, _)| *number > 2 && !inherited.contains(number));
+        let own =
+            descriptors.iter().filter(|(number, _)| *number > 2 && !inherited.contains(number));
         let own: Vec<_> = own.collect();
         for (number, to) in &own {
             assert!(serve::closes_on_exec(pid, *number), "{scheduling}: {number} -> {to}");
@@ -39,9 +40,11 @@ fn is_listening(to: &str) -> bool {
         return false;
     };
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
-        fields[3] == "0A" && fields[9] == inode
-    })
+    table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|fields| fields[3] == "0A" && fields[9] == inode)
 }
 
 pub fn environment_and_directory(_: &Scene) {
@@ -50,7 +53,9 @@ pub fn environment_and_directory(_: &Scene) {
     let (worker, primary) = (server.pids[0], server.primary());
     let environment = |pid: u32| fs::read(format!("/proc/{pid}/environ")).unwrap();
     let has = |pid: u32| {
-        environment(pid).split(|byte| *byte == 0).any(|variable| variable == b"BIMODAL_TEST=set=for workers")
+        environment(pid)
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == b"BIMODAL_TEST=set=for workers")
     };
     assert!(has(worker) && !has(primary));
     let directory_of = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).unwrap();

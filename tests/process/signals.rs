@@ -1,8 +1,7 @@
 //! Signals from outside: to the primary, to a worker, to a worker that has connections under way.
 
 use std::{
-    io,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -43,6 +42,7 @@ pub fn killed_primary_leaves_no_worker(_: &Scene) {
     let (_, pid) = who(&mut spinning);
     spinning.request("/spin").unwrap();
     wait_until("a worker that spins", || serve::cpu_time(pid) > Duration::from_millis(50));
+    stop_process(*server.pids.iter().find(|other| **other != pid).unwrap());
     assert_eq!(group(server.primary()).len(), 4);
     server.program.signal(SIGKILL);
     serve::assert_nobody_left(server.primary());
@@ -128,18 +128,35 @@ fn stop_process(pid: u32) {
 }
 
 pub fn stopped_worker_holds_its_window(_: &Scene) {
-    let server = start(2, &["window=3"]);
-    let stopped = server.pids[0];
-    stop_process(stopped);
-    let clients = ask_all(&server, 30);
-    wait_until("the answers of the other worker", || waiting(&clients) <= 3);
-    let served = clients.len() - waiting(&clients);
-    assert!(served >= 27, "{served}");
-    system::signal(stopped, SIGCONT);
-    for client in clients {
-        client.join().unwrap().unwrap();
+    let held = [("round-robin", 3), ("least-connections", 3), ("shared", 0)];
+    for (scheduling, held) in held {
+        let server = start(2, &["window=3", &format!("scheduling={scheduling}")]);
+        let stopped = server.pids[0];
+        stop_process(stopped);
+        let clients = ask_all(&server, 30);
+        wait_until("the answers of the other worker", || waiting(&clients) <= held);
+        system::signal(stopped, SIGCONT);
+        for client in clients {
+            client.join().unwrap().unwrap();
+        }
+        server.stop();
     }
-    server.stop();
+}
+
+/// Where a worker accepts by itself, what waits in the backlog of its socket is not lost with it.
+pub fn worker_killed_with_a_backlog(_: &Scene) {
+    for scheduling in ["scheduling=shared", "scheduling=reuse-port"] {
+        let mut server = start(2, &[scheduling]);
+        let doomed = server.pids[0];
+        stop_process(doomed);
+        let clients = ask_all(&server, 30);
+        system::signal(doomed, SIGKILL);
+        for client in clients {
+            client.join().unwrap().unwrap();
+        }
+        server.next_listening();
+        server.stop();
+    }
 }
 
 pub fn worker_killed_before_adopting(_: &Scene) {

@@ -71,7 +71,8 @@ struct Copy(PathBuf);
 
 impl Copy {
     fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let copy = Self(path);
         copy.put();
         copy
@@ -84,7 +85,9 @@ impl Copy {
 
     fn server(&self) -> Server {
         let command = serve::command(Mode::Process, &[]);
-        Server::spawn(Command::new(&self.0).args(command.get_args()).process_group(0).arg("workers=2"))
+        Server::spawn(
+            Command::new(&self.0).args(command.get_args()).process_group(0).arg("workers=2"),
+        )
     }
 }
 

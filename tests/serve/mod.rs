@@ -106,9 +106,7 @@ fn reply(worker: &Worker, path: &str) -> String {
         "/marker" => format!("{:?}", std::env::var_os("BIMODAL_WORKER")),
         // The limit that binds the primary, set by somebody of the same user.
         "/processes/limit" => limited_processes(Some(1)),
-        "/processes/free" => {
-            limited_processes(rustix::process::getrlimit(Resource::Nproc).maximum)
-        }
+        "/processes/free" => limited_processes(rustix::process::getrlimit(Resource::Nproc).maximum),
         "/grandchild" => {
             let command = program::command("ordinary", Mode::Process).output().unwrap();
             String::from_utf8_lossy(&command.stdout).into_owned()
@@ -129,12 +127,12 @@ pub fn inheritable() -> Vec<i32> {
     numbers.filter(|number| *number > 2 && !closes_on_exec(own, *number)).collect()
 }
 
-/// Whether a descriptor of a process is close-on-exec; false for one that is not there any more.
+/// Whether a descriptor of a process is close-on-exec; true for one that is not there any more.
 pub fn closes_on_exec(pid: u32, number: i32) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags.is_some_and(|flags| u32::from_str_radix(flags.trim(), 8).unwrap() & O_CLOEXEC != 0)
+    flags.is_none_or(|flags| u32::from_str_radix(flags.trim(), 8).unwrap() & O_CLOEXEC != 0)
 }
 
 /// A program that says whether it thinks that it is a worker, and what it inherited.
@@ -171,7 +169,8 @@ impl Server {
     /// Starts the server of a [`command`] whose last argument is `workers=N`.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
-        let workers = command.get_args().last().and_then(|arg| arg.to_str()?.strip_prefix("workers="));
+        let workers =
+            command.get_args().last().and_then(|arg| arg.to_str()?.strip_prefix("workers="));
         let workers: usize = workers.unwrap().parse().unwrap();
         let program = Program::spawn(command);
         let address = Address::Unix("not known yet".into());

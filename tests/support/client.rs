@@ -9,7 +9,7 @@ use std::{
 
 use bimodal::Address;
 
-use super::DEADLINE;
+use super::{DEADLINE, wait_until};
 
 /// A connection to a server; every wait on it has a deadline.
 pub struct Client {
@@ -175,13 +175,22 @@ impl Client {
 /// One GET on a connection of its own.
 pub fn get(address: &Address, path: &str) -> io::Result<Answer> {
     let mut client = Client::connect(address)?;
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
+    client.send(
+        format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     client.answer()
 }
 
 /// Connects and reads one line: what a server that greets every connection says.
 pub fn greeting(address: &Address) -> io::Result<String> {
     Client::connect(address)?.line()
+}
+
+/// Waits until nobody listens any more. A process that is being forked meanwhile has the socket too,
+/// until it runs its program.
+#[track_caller]
+pub fn wait_until_closed(address: &Address) {
+    wait_until("nobody to listen", || Client::connect(address).is_err());
 }
 
 fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {

@@ -13,7 +13,8 @@ pub struct Seen(pub Vec<Event>);
 impl Seen {
     /// The names in order, of one worker or of all.
     pub fn names(&self, worker: Option<WorkerId>) -> Vec<&'static str> {
-        let of = |event: &&Event| worker.is_none() || worker_in(event).map(WorkerHandle::id) == worker;
+        let of =
+            |event: &&Event| worker.is_none() || worker_in(event).map(WorkerHandle::id) == worker;
         self.0.iter().filter(of).map(Event::name).collect()
     }
 
@@ -99,7 +100,9 @@ pub fn until_named(cluster: &Cluster, name: &str, count: usize) -> Seen {
 pub fn to_the_end(cluster: &Cluster) -> Seen {
     let end = Instant::now() + DEADLINE;
     let mut seen = Seen::default();
-    while let Some(event) = cluster.next_event_timeout(end.saturating_duration_since(Instant::now())) {
+    while let Some(event) =
+        cluster.next_event_timeout(end.saturating_duration_since(Instant::now()))
+    {
         seen.0.push(event);
     }
     assert!(Instant::now() < end, "the events did not end; seen: {seen:#?}");
@@ -109,9 +112,11 @@ pub fn to_the_end(cluster: &Cluster) -> Seen {
 /// The next message of type `T`; other events are skipped.
 #[track_caller]
 pub fn next_message<T: serde::de::DeserializeOwned + 'static>(cluster: &Cluster) -> (WorkerId, T) {
-    let mut seen = until(cluster, std::any::type_name::<T>(), |event| {
-        matches!(event, Event::Message { message, .. } if message.is::<T>())
-    });
+    let mut seen = until(
+        cluster,
+        std::any::type_name::<T>(),
+        |event| matches!(event, Event::Message { message, .. } if message.is::<T>()),
+    );
     let Some(Event::Message { worker, message }) = seen.0.pop() else { unreachable!() };
     (worker.id(), message.get().unwrap())
 }

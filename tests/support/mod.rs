@@ -80,7 +80,8 @@ pub fn run(
     };
     if let Some(cluster) = bimodal::worker_of() {
         let name = cluster.split('/').next().unwrap_or(cluster);
-        let scenario = find(name).unwrap_or_else(|| panic!("a worker of an unknown cluster {cluster}"));
+        let scenario =
+            find(name).unwrap_or_else(|| panic!("a worker of an unknown cluster {cluster}"));
         (scenario.run)(&Scene { mode: Mode::Process, name: scenario.name });
         panic!("the scenario {name} did not become the worker of {cluster}");
     }

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bimodal::Mode;
@@ -49,7 +49,12 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Self { child, lines: read_lines(stdout), errors: Some(read_all(stderr)), output: Vec::new() }
+        Self {
+            child,
+            lines: read_lines(stdout),
+            errors: Some(read_all(stderr)),
+            output: Vec::new(),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -59,15 +64,22 @@ impl Program {
     /// The next line of its output that `wanted` accepts.
     #[track_caller]
     pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + DEADLINE;
+        let Some(line) = self.line_within(DEADLINE, wanted) else {
+            let output = std::mem::take(&mut self.output);
+            panic!("the line did not come; output: {output:#?}\n{}", self.give_up());
+        };
+        line
+    }
+
+    /// [`Program::line`], if it comes within this time.
+    pub fn line_within(&mut self, time: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("the line did not come; output: {:#?}\n{}", self.output.clone(), self.give_up());
-            };
+            let line = self.lines.recv_timeout(left).ok()?;
             self.output.push(line.clone());
             if wanted(&line) {
-                return line;
+                return Some(line);
             }
         }
     }
@@ -98,7 +110,12 @@ impl Program {
     #[track_caller]
     pub fn succeed(mut self) -> Vec<String> {
         let status = self.wait();
-        assert!(status.success(), "{status}; output: {:#?}\n{}", self.output.clone(), self.errors());
+        assert!(
+            status.success(),
+            "{status}; output: {:#?}\n{}",
+            self.output.clone(),
+            self.errors()
+        );
         std::mem::take(&mut self.output)
     }
 

@@ -35,7 +35,7 @@ const LAYERS: [Layer; 7] = [
     Layer { modules: &["accept", "worker", "http"], below: &[0, 1, 2, 3], peers: Peers::Earlier },
     Layer { modules: &["backend"], below: &[0, 1, 2, 3, 4], peers: Peers::None },
     Layer {
-        modules: &["cluster", "builder", "handle"],
+        modules: &["cluster", "primary", "builder", "events", "handle"],
         below: &[0, 1, 2, 3, 4, 5],
         peers: Peers::All,
     },

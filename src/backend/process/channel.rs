@@ -91,11 +91,6 @@ impl Channel {
         self.broken
     }
 
-    /// Whether everything that was pushed has left.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.outbox.is_empty()
-    }
-
     /// The messages that have not left yet.
     pub(super) fn load(&self) -> Load {
         self.load
@@ -529,7 +524,7 @@ pub(super) mod tests {
             let type_name = "x".repeat(crate::wire::NAME_LIMIT + 1);
             let long = Frame::Message { type_name, payload: Vec::new() };
             assert!(one.push(long, vec![]).is_err());
-            assert!(one.is_flushed());
+            assert!(one.outbox.is_empty());
             assert_eq!(one.load(), Load::default());
         });
     }

@@ -13,7 +13,6 @@ use socket2::Socket;
 use super::*;
 use crate::{
     config::{Address, Stdio},
-    event::ExitStatus,
     event_loop::{EventLoop, timeout},
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
@@ -160,7 +159,8 @@ fn an_id_that_was_not_sent_is_nobodys() {
 #[test]
 fn a_worker_that_breaks_the_protocol_is_killed() {
     let hello_of = |worker, pid| Frame::Hello { version: wire::VERSION, worker, pid };
-    let cases: [&dyn Fn(&Link) -> Vec<Frame>; 6] = [
+    type Case<'a> = &'a dyn Fn(&Link) -> Vec<Frame>;
+    let cases: [Case<'_>; 6] = [
         &|_| vec![Frame::Online],
         &|link| vec![hello_of(8, link.pid())],
         &|_| vec![hello_of(7, 1)],

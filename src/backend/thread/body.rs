@@ -21,10 +21,10 @@ pub(super) fn run(
     stats: Arc<StatsPage>,
     body: &Body,
 ) {
-    if let Some(core) = core {
-        if !core_affinity::set_for_current(core) {
-            log::warn!("worker {} is not pinned: core {} is not available", identity.worker, core.id);
-        }
+    if let Some(core) = core
+        && !core_affinity::set_for_current(core)
+    {
+        log::warn!("worker {} is not pinned: core {} is not available", identity.worker, core.id);
     }
     let ended = live(identity, &far, stats, body);
     far.ended(ended);

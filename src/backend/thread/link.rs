@@ -20,9 +20,15 @@ use crate::{
 
 /// From a worker thread to the primary; all workers share one mailbox.
 pub(super) enum Up {
-    Note { worker: WorkerId, note: Note },
+    Note {
+        worker: WorkerId,
+        note: Note,
+    },
     /// The worker's thread is about to return.
-    Ended { worker: WorkerId, ended: Ended },
+    Ended {
+        worker: WorkerId,
+        ended: Ended,
+    },
 }
 
 /// Makes the two ends for a worker.

@@ -87,7 +87,8 @@ impl ThreadBackend {
             max_message: self.common.max_message,
         };
         let (core, stats, body) = (self.core_for(spec), self.stats.clone(), self.body.clone());
-        let mut builder = std::thread::Builder::new().name(format!("bimodal-worker-{}", spec.worker));
+        let mut builder =
+            std::thread::Builder::new().name(format!("bimodal-worker-{}", spec.worker));
         if let Some(bytes) = self.threads.stack_size {
             builder = builder.stack_size(bytes);
         }
@@ -96,7 +97,9 @@ impl ThreadBackend {
 
     fn take_in(&mut self, up: Up, events: &mut Vec<Event>) {
         match up {
-            Up::Note { worker, note: Note::Refused(offer) } => events.push(Event::Returned { worker, offer }),
+            Up::Note { worker, note: Note::Refused(offer) } => {
+                events.push(Event::Returned { worker, offer })
+            }
             Up::Note { worker, note } => {
                 if let Some(running) = self.workers.get(&worker) {
                     if let Note::Message(message) = &note {

@@ -1,20 +1,42 @@
-//! Leaving with connections open.
+//! HTTP in a cluster: requests in flight when a worker leaves, workers that are full.
 
-use bimodal::{Address, Result, Worker, http};
+use std::time::Duration;
+
+use bimodal::{Address, Cluster, Result, Scheduling, Worker, http};
 
 use crate::{
     bodies::ANYWHERE,
     support::{
-        Scenario, Scene, both,
+        DEADLINE, Scenario, Scene, both,
         client::{self, Client},
         events::{fork_listening, next_message, to_the_end, until_named},
         ledger::Ledger,
+        wait_until,
     },
 };
 
 pub const SCENARIOS: &[Scenario] = &[
     both("a_request_in_flight_is_answered_and_idle_connections_close", in_flight),
-    both("a_drain_under_load_loses_nothing_that_was_accepted", under_load),
+    both("a_new_connection_gets_its_first_request_answered_by_a_worker_that_leaves", fresh),
+    both("a_drain_under_load_loses_nothing_under_round_robin", |scene| {
+        under_load(scene, Scheduling::RoundRobin);
+    }),
+    both("a_drain_under_load_loses_nothing_under_least_connections", |scene| {
+        under_load(scene, Scheduling::LeastConnections);
+    }),
+    both("a_drain_under_load_loses_nothing_under_shared", |scene| {
+        under_load(scene, Scheduling::Shared);
+    }),
+    both("a_drain_under_load_loses_nothing_under_reuse_port", |scene| {
+        under_load(scene, Scheduling::ReusePort);
+    }),
+    both("round_robin_passes_over_workers_that_are_full", |scene| {
+        full(scene, Scheduling::RoundRobin);
+    }),
+    both("least_connections_passes_over_workers_that_are_full", |scene| {
+        full(scene, Scheduling::LeastConnections);
+    }),
+    both("shared_passes_over_workers_that_are_full", |scene| full(scene, Scheduling::Shared)),
     both("raw_connections_are_finished_before_a_worker_leaves", raw),
     both("a_shutdown_drains_everybody", shutdown),
     both("a_panic_in_a_handler_is_answered_by_nobody_and_others_serve", handler_panics),
@@ -23,6 +45,10 @@ pub const SCENARIOS: &[Scenario] = &[
 /// Answers with the worker's id. `/body` tells the primary that it has begun, and reads the whole
 /// body first; `/panic` panics.
 async fn serve(worker: Worker) -> Result<()> {
+    serve_with(http::Server::new(), worker).await
+}
+
+async fn serve_with(server: http::Server, worker: Worker) -> Result<()> {
     let listener = worker.listen(ANYWHERE).await?;
     let service = http::service_fn(move |request: http::Request<http::Incoming>| {
         let worker = worker.clone();
@@ -38,10 +64,10 @@ async fn serve(worker: Worker) -> Result<()> {
             }
         }
     });
-    http::serve(listener, service).await
+    server.serve(listener, service).await
 }
 
-fn begin_a_request(cluster: &bimodal::Cluster, address: &Address) -> Client {
+fn begin_a_request(cluster: &Cluster, address: &Address) -> Client {
     let mut client = Client::connect(address).unwrap();
     client.send(b"POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nab").unwrap();
     assert_eq!(next_message::<String>(cluster).1, "began");
@@ -75,8 +101,22 @@ fn in_flight(scene: &Scene) {
     assert!(to_the_end(&cluster).exit(workers[0].id()).success());
 }
 
-fn under_load(scene: &Scene) {
+fn fresh(scene: &Scene) {
     let cluster = scene.builder().launch(serve).unwrap();
+    let (workers, address) = fork_listening(&cluster, 1);
+    let mut idle = idle_connections(&address, 1);
+    let mut fresh = Client::connect(&address).unwrap();
+    wait_until("both to be accepted", || cluster.stats()[0].connections_open == 2);
+    workers[0].disconnect().unwrap();
+    assert_eq!(idle[0].rest().unwrap(), b"", "the worker leaves");
+    let answer = fresh.get("/").unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(fresh.rest().unwrap(), b"");
+    assert!(to_the_end(&cluster).exit(workers[0].id()).success());
+}
+
+fn under_load(scene: &Scene, scheduling: Scheduling) {
+    let cluster = scene.builder().scheduling(scheduling).launch(serve).unwrap();
     let (workers, address) = fork_listening(&cluster, 3);
     let ledger = Ledger::default();
     std::thread::scope(|scope| {
@@ -140,7 +180,7 @@ fn shutdown(scene: &Scene) {
         let report = report.join().unwrap();
         assert_eq!((report.exits["code 0"], report.forced_kills), (2, 0), "{report}");
     });
-    assert!(Client::connect(&address).is_err(), "nobody listens any more");
+    client::wait_until_closed(&address);
 }
 
 fn handler_panics(scene: &Scene) {
@@ -152,4 +192,25 @@ fn handler_panics(scene: &Scene) {
     for _ in 0..10 {
         assert_eq!(client::get(&address, "/").unwrap().status, 200);
     }
+}
+
+fn full(scene: &Scene, scheduling: Scheduling) {
+    let cluster = scene.builder().scheduling(scheduling).launch(serve_two).unwrap();
+    let (_, address) = fork_listening(&cluster, 2);
+    // As many as all workers take together: none waits behind a worker that is full.
+    let mut four = idle_connections(&address, 4);
+    let mut fifth = Client::connect(&address).unwrap();
+    fifth.request("/").unwrap();
+    fifth.set_patience(Duration::from_millis(50)).unwrap();
+    assert!(fifth.answer().is_err(), "nobody has a place for it");
+    let mut seats: Vec<_> = four.iter_mut().map(|client| client.get("/").unwrap().body).collect();
+    seats.sort();
+    assert_eq!(seats, [b"1", b"1", b"2", b"2"]);
+    four.pop();
+    fifth.set_patience(DEADLINE).unwrap();
+    assert_eq!(fifth.answer().unwrap().status, 200);
+}
+
+async fn serve_two(worker: Worker) -> Result<()> {
+    serve_with(http::Server::new().max_connections(2), worker).await
 }
