@@ -13,13 +13,14 @@
 use std::{
     fmt,
     future::poll_fn,
-    io::{self, IoSlice, Read as _, Write as _},
+    io::{self, IoSlice, Write as _},
     net::{Shutdown, SocketAddr},
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use mio::Interest;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::Socket;
 
 use super::Count;
@@ -92,7 +93,7 @@ impl Connection {
     ///
     /// What the operating system reports, except that there is nothing to read yet.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = ready!(self.source.poll_read_io(cx, |mut socket| socket.read(buf)));
+        let read = ready!(self.source.poll_read_io(cx, |socket| receive(socket, buf)));
         if matches!(read, Ok(n) if n > 0 && n < buf.len()) {
             self.source.clear_readable();
         }
@@ -105,7 +106,7 @@ impl Connection {
     ///
     /// What the operating system reports, except that its buffer is full.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.source.poll_write_io(cx, |mut socket| socket.write(buf)));
+        let written = ready!(self.source.poll_write_io(cx, |socket| send(socket, buf)));
         self.note_written(&written, buf.len());
         Poll::Ready(written)
     }
@@ -189,6 +190,18 @@ impl fmt::Debug for Connection {
     }
 }
 
+// Straight to the kernel: in a program with threads, libc's own `recv` and `send` pay for being
+// points of cancellation.
+
+fn receive(socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+    let (received, _) = rustix::net::recv(socket, buf, RecvFlags::empty())?;
+    Ok(received)
+}
+
+fn send(socket: &Socket, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
+}
+
 /// Only TCP has the option; a Unix socket says so and needs nothing.
 fn send_without_delay(stream: &Socket) -> io::Result<()> {
     match stream.set_tcp_nodelay(true) {
@@ -210,7 +223,12 @@ fn send_without_delay(stream: &Socket) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{cell::Cell, os::unix::net::UnixStream, time::Duration};
+    use std::{
+        cell::Cell,
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+        time::Duration,
+    };
 
     use super::*;
     use crate::event_loop::{self, EventLoop};
