@@ -21,7 +21,7 @@ use std::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{
-    accept::{Dealt, Dispatcher, Door, ListenOptions, Rules},
+    accept::{Dispatcher, ListenOptions, Offer, Rules},
     backend::{Backend, Event as Happened, Force, WorkerSpec},
     builder::Settings,
     cluster::{Crew, Report},
@@ -33,7 +33,7 @@ use crate::{
     handle::{Request, WorkerHandle},
     id::{Slot, WorkerId},
     supervise::{Action, Ending, Happening, Policy, Restart, Supervisor},
-    worker::{Command, Denial, Grant, Intake, Note, Offer},
+    worker::{Command, Denial, Note},
 };
 
 /// Rounds of "ask and hear" before tasks and timers of the loop get their turn.
@@ -62,7 +62,7 @@ pub(crate) struct Primary {
     /// Whether the end of the last worker is the end of the cluster.
     ending: bool,
     alarm: Option<Pin<Box<Sleep>>>,
-    dealt: Vec<Dealt>,
+    dealt: Vec<(WorkerId, Offer)>,
 }
 
 /// A worker that has not ended.
@@ -125,9 +125,10 @@ impl Primary {
         self.report.dispatched = counts.dispatched;
         self.report.dispatched_again = counts.again;
         match self.failure {
-            Some(cause) => {
-                Err(Error::new(ErrorKind::Start, format!("no worker is left that serves: {cause}")))
-            }
+            Some(cause) => Err(Error::new(
+                ErrorKind::Start,
+                format!("no worker got ready and stayed: {cause}"),
+            )),
             None => Ok(self.report),
         }
     }
@@ -199,8 +200,8 @@ impl Primary {
         let mut dealt = std::mem::take(&mut self.dealt);
         let stats = self.backend.stats().clone();
         self.dispatcher.poll(cx, &|slot| stats.open(slot), &mut dealt);
-        for Dealt { worker, listener, id, socket } in dealt.drain(..) {
-            self.ask(worker, Command::Offer(Offer { listener, id, socket }));
+        for (worker, offer) in dealt.drain(..) {
+            self.ask(worker, Command::Offer(offer));
         }
         self.dealt = dealt;
     }
@@ -229,7 +230,7 @@ impl Primary {
         match happened {
             Happened::Note { worker, note } => self.hear(worker, note),
             Happened::Returned { worker, offer } => {
-                self.dispatcher.returned(worker, offer.listener, offer.id, offer.socket);
+                self.dispatcher.returned(worker, offer);
             }
             Happened::Closed { worker } => self.closed(worker),
             Happened::Exited { worker, status } => self.exited(worker, status),
@@ -262,7 +263,7 @@ impl Primary {
             Note::Adopted { listener, ids } => self.dispatcher.adopted(worker, listener, ids.len()),
             // Backends tell of these as `Returned`.
             Note::Refused(offer) => {
-                self.dispatcher.returned(worker, offer.listener, offer.id, offer.socket);
+                self.dispatcher.returned(worker, offer);
             }
             Note::Leaving { voluntary } => {
                 entry.told_to_leave |= !voluntary;
@@ -288,14 +289,7 @@ impl Primary {
             return Command::Denied { request, denial: Denial { errno: None, text } };
         }
         match self.dispatcher.listen(handle.id(), address, options) {
-            Ok((listener, address, door)) => {
-                let intake = match door {
-                    Door::Offers => Intake::Offers,
-                    Door::Socket(socket) => Intake::Socket(socket),
-                    Door::Queue(queue) => Intake::Queue(queue),
-                };
-                Command::Granted { request, grant: Grant { listener, address, intake } }
-            }
+            Ok(grant) => Command::Granted { request, grant },
             Err(error) => Command::Denied { request, denial: denial(&error) },
         }
     }

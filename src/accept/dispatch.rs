@@ -24,7 +24,10 @@ use std::{
 
 use socket2::Socket;
 
-use super::{AcceptQueue, Acceptor, ListenOptions, SharedQueue, socket::ListeningSocket};
+use super::{
+    AcceptQueue, Acceptor, Grant, Intake, ListenOptions, Offer, SharedQueue,
+    socket::ListeningSocket,
+};
 use crate::{
     config::{Address, Memory, Scheduling},
     event_loop::{Sleep, sleep},
@@ -50,23 +53,6 @@ pub(crate) struct Rules {
     pub(crate) memory: Memory,
     /// Whether a listening socket outlives its last worker, because another will come.
     pub(crate) keep_open: bool,
-}
-
-/// How a worker gets connections, in answer to its listen.
-#[derive(Debug)]
-pub(crate) enum Door {
-    Offers,
-    Socket(Socket),
-    Queue(Arc<SharedQueue>),
-}
-
-/// A connection to offer to a worker.
-#[derive(Debug)]
-pub(crate) struct Dealt {
-    pub(crate) worker: WorkerId,
-    pub(crate) listener: ListenerId,
-    pub(crate) id: ConnectionId,
-    pub(crate) socket: Socket,
 }
 
 /// What was done with connections.
@@ -180,7 +166,7 @@ impl Dispatcher {
         worker: WorkerId,
         address: Address,
         options: ListenOptions,
-    ) -> io::Result<(ListenerId, Address, Door)> {
+    ) -> io::Result<Grant> {
         let asker = self.workers.get(&worker).ok_or(io::ErrorKind::NotConnected)?;
         let slot = asker.slot;
         let key = Key { ordinal: asker.ordinal(&address), address };
@@ -195,7 +181,7 @@ impl Dispatcher {
         if listening.members.iter().any(|member| member.worker == worker) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let door = listening.door(slot)?;
+        let intake = listening.intake(slot)?;
         listening.members.push(Member {
             worker,
             slot,
@@ -207,7 +193,7 @@ impl Dispatcher {
         if let Some(asker) = self.workers.get_mut(&worker) {
             asker.listened(key);
         }
-        Ok((id, listening.address.clone(), door))
+        Ok(Grant { listener: id, address: listening.address.clone(), intake })
     }
 
     /// A worker is ready for connections. Says where, the first time.
@@ -241,17 +227,11 @@ impl Dispatcher {
     }
 
     /// A worker will not adopt this connection: somebody else gets it.
-    pub(crate) fn returned(
-        &mut self,
-        worker: WorkerId,
-        listener: ListenerId,
-        id: ConnectionId,
-        socket: Socket,
-    ) {
-        self.adopted(worker, listener, 1);
-        if let Some(listening) = self.listeners.get_mut(&listener) {
+    pub(crate) fn returned(&mut self, worker: WorkerId, offer: Offer) {
+        self.adopted(worker, offer.listener, 1);
+        if let Some(listening) = self.listeners.get_mut(&offer.listener) {
             self.counts.again += 1;
-            listening.parked.push_back((id, socket));
+            listening.parked.push_back((offer.id, offer.socket));
             listening.let_rest(worker);
         }
     }
@@ -290,7 +270,7 @@ impl Dispatcher {
         &mut self,
         cx: &mut Context<'_>,
         open: &dyn Fn(Slot) -> u64,
-        dealt: &mut Vec<Dealt>,
+        dealt: &mut Vec<(WorkerId, Offer)>,
     ) {
         let (window, next, counts) =
             (self.rules.window, &mut self.next_connection, &mut self.counts);
@@ -379,11 +359,11 @@ impl Listening {
     }
 
     /// How the worker in `slot` gets connections.
-    fn door(&mut self, slot: Slot) -> io::Result<Door> {
+    fn intake(&mut self, slot: Slot) -> io::Result<Intake> {
         match &mut self.entrance {
-            Entrance::Handed { .. } => Ok(Door::Offers),
-            Entrance::Kernel { socket } => Ok(Door::Socket(socket.share()?)),
-            Entrance::Queue { queue, .. } => Ok(Door::Queue(queue.clone())),
+            Entrance::Handed { .. } => Ok(Intake::Offers),
+            Entrance::Kernel { socket } => Ok(Intake::Socket(socket.share()?)),
+            Entrance::Queue { queue, .. } => Ok(Intake::Queue(queue.clone())),
             Entrance::Slots { sockets } => {
                 let own = match sockets.entry(slot) {
                     Entry::Occupied(own) => own.into_mut(),
@@ -392,7 +372,7 @@ impl Listening {
                         place.insert(SlotSocket { socket, cover: None })
                     }
                 };
-                Ok(Door::Socket(own.socket.share()?))
+                Ok(Intake::Socket(own.socket.share()?))
             }
         }
     }
@@ -478,7 +458,7 @@ impl Listening {
         listener: ListenerId,
         window: usize,
         open: &dyn Fn(Slot) -> u64,
-        dealt: &mut Vec<Dealt>,
+        dealt: &mut Vec<(WorkerId, Offer)>,
     ) {
         if self.parked.is_empty() {
             return;
@@ -491,7 +471,7 @@ impl Listening {
             candidates[index].room -= 1;
             candidates[index].load += 1;
             self.members[index].in_flight += 1;
-            dealt.push(Dealt { worker: self.members[index].worker, listener, id, socket });
+            dealt.push((self.members[index].worker, Offer { listener, id, socket }));
         }
     }
 }

@@ -10,15 +10,23 @@ mod dispatch;
 mod queue;
 mod socket;
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use socket2::Socket;
 
 pub(crate) use acceptor::Acceptor;
 pub use connection::Connection;
-pub(crate) use dispatch::{Dealt, Dispatcher, Door, Rules};
+pub(crate) use dispatch::{Dispatcher, Rules};
 pub(crate) use queue::AcceptQueue;
 pub use socket::ListenOptions;
+
+use crate::{
+    config::Address,
+    id::{ConnectionId, ListenerId},
+};
 
 /// The queue from which worker threads take connections.
 pub(crate) type SharedQueue = AcceptQueue<Socket, Waker>;
@@ -47,4 +55,32 @@ pub trait Count {
     fn closed(&self);
     /// A request was answered.
     fn request(&self);
+}
+
+/// A connection on its way to a worker. It stays the primary's until the worker adopts it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) listener: ListenerId,
+    pub(crate) id: ConnectionId,
+    pub(crate) socket: Socket,
+}
+
+/// How a worker gets the connections of a listener.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) listener: ListenerId,
+    /// Where it listens in fact.
+    pub(crate) address: Address,
+    pub(crate) intake: Intake,
+}
+
+/// Where connections come from beside those that are offered.
+#[derive(Debug)]
+pub(crate) enum Intake {
+    /// From nowhere else.
+    Offers,
+    /// The worker accepts from this listening socket.
+    Socket(Socket),
+    /// The worker takes from this queue. Only where memory is shared.
+    Queue(Arc<SharedQueue>),
 }

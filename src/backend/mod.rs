@@ -12,12 +12,13 @@ use std::{
 };
 
 use crate::{
+    accept::Offer,
     config::Memory,
     error::Result,
     event::ExitStatus,
     id::{Slot, WorkerId},
     shared::StatsPage,
-    worker::{Command, Note, Offer, Pressure},
+    worker::{Command, Note, Pressure},
 };
 
 pub(crate) mod process;

@@ -11,7 +11,7 @@ pub(crate) struct Restart {
     pub(crate) longest_delay: Duration,
     /// A worker that lived this long starts the count anew.
     pub(crate) healthy: Duration,
-    /// Failures of one slot after which a cluster whose workers never got ready gives up.
+    /// Failures in a row of one slot after which a cluster that nobody serves gives up.
     pub(crate) attempts: u32,
 }
 

@@ -4,9 +4,9 @@ use std::{fmt, future::poll_fn, io, rc::Rc, task::Poll};
 
 use serde::Serialize;
 
-use super::{Answer, Denial, Grant, Listener, Load, Note, State};
+use super::{Answer, Denial, Listener, Load, Note, State};
 use crate::{
-    accept::ListenOptions,
+    accept::{Grant, ListenOptions},
     config::Address,
     error::{Error, ErrorKind, Result},
     id::{Slot, WorkerId},

@@ -4,30 +4,17 @@
 //! frames and descriptors.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll},
 };
 
-use socket2::Socket;
-
 use crate::{
-    accept::{ListenOptions, SharedQueue},
+    accept::{Grant, ListenOptions, Offer},
     config::{Address, Memory},
     error::Result,
     id::{ConnectionId, ListenerId},
     message::Message,
 };
-
-/// A connection on its way to a worker. It stays the primary's until the worker adopts it.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    pub(crate) listener: ListenerId,
-    pub(crate) id: ConnectionId,
-    pub(crate) socket: Socket,
-}
 
 /// From the primary to a worker.
 #[derive(Debug)]
@@ -42,26 +29,6 @@ pub(crate) enum Command {
     Denied { request: u32, denial: Denial },
     /// Drain and leave. Nothing is offered afterwards.
     Disconnect,
-}
-
-/// How a worker gets the connections of a listener.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) listener: ListenerId,
-    /// Where it listens in fact.
-    pub(crate) address: Address,
-    pub(crate) intake: Intake,
-}
-
-/// Where connections come from beside those that are offered.
-#[derive(Debug)]
-pub(crate) enum Intake {
-    /// From nowhere else.
-    Offers,
-    /// The worker accepts from this listening socket.
-    Socket(Socket),
-    /// The worker takes from this queue. Only where memory is shared.
-    Queue(Arc<SharedQueue>),
 }
 
 /// Why an address cannot be listened on.

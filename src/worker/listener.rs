@@ -19,9 +19,9 @@ use std::{
 
 use socket2::Socket;
 
-use super::{Grant, Intake, Note, Offer, State};
+use super::{Note, State};
 use crate::{
-    accept::{Accept, Acceptor, Connection, Count, SharedQueue},
+    accept::{Accept, Acceptor, Connection, Count, Grant, Intake, Offer, SharedQueue},
     config::{Address, Memory},
     error::{Context as _, ErrorKind, Result},
     event_loop::{self, HookGuard, SleepHook, on_sleep},

@@ -28,10 +28,11 @@ use std::{
 
 pub(crate) use handle::check_room;
 pub use handle::{Flow, Worker};
-pub(crate) use link::{Arrival, Command, Denial, Grant, Intake, Link, Load, Note, Offer, Pressure};
+pub(crate) use link::{Arrival, Command, Denial, Link, Load, Note, Pressure};
 pub use listener::Listener;
 
 use crate::{
+    accept::{Grant, Offer},
     event::ExitStatus,
     event_loop::{self, EventLoop, JoinHandle},
     id::{ConnectionId, ListenerId, Slot, WorkerId},

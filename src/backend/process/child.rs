@@ -34,6 +34,7 @@ use super::{
     spawn::{MARKER, Marker},
 };
 use crate::{
+    accept::{Grant, Intake, Offer},
     config::Memory,
     error::{Context as _, Error, ErrorKind, Result},
     event_loop::{EventLoop, Source, timeout},
@@ -42,10 +43,7 @@ use crate::{
     shared::{SlotMeter, StatsPage},
     sys::{channel as packets, environment, process},
     wire::{self, Frame},
-    worker::{
-        self, Arrival, Body, Command, Denial, Ended, Grant, Identity, Intake, Link, Load, Note,
-        Offer,
-    },
+    worker::{self, Arrival, Body, Command, Denial, Ended, Identity, Link, Load, Note},
 };
 
 /// How long a worker waits for the welcome, which was sent before it was started.

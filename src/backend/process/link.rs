@@ -37,6 +37,7 @@ use super::{
     frames,
 };
 use crate::{
+    accept::{Grant, Intake, Offer},
     backend::{Event, WorkerSpec},
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
@@ -45,7 +46,7 @@ use crate::{
     message::Message,
     sys::process::{self, Signal},
     wire::{self, Frame},
-    worker::{Command, Grant, Intake, Note, Offer, Pressure},
+    worker::{Command, Note, Pressure},
 };
 
 /// How many packets of one worker are received before the others have their turn.

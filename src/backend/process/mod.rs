@@ -34,6 +34,7 @@ use self::{
 };
 use super::{Backend, Common, Event, Force, WorkerSpec};
 use crate::{
+    accept::Offer,
     clock,
     config::Memory,
     error::{Context as _, ErrorKind, Result},
@@ -41,7 +42,7 @@ use crate::{
     shared::StatsPage,
     sys::channel::seqpacket_pair,
     wire::{self, Frame},
-    worker::{Command, Offer},
+    worker::Command,
 };
 
 /// How long the end of the backend waits for all its workers to be dead.

@@ -12,13 +12,14 @@ use socket2::Socket;
 
 use super::*;
 use crate::{
+    accept::{Grant, Intake},
     config::{Address, Stdio},
     event_loop::{EventLoop, timeout},
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
     sys::channel::send_packet,
     wire::Outgoing,
-    worker::{Grant, Intake, Note, Pressure},
+    worker::{Note, Pressure},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -36,10 +36,10 @@ fn live(identity: Identity, far: &Far, stats: Arc<StatsPage>, body: &Body) -> En
         Err(error) => {
             let failure = Some(format!("cannot make an event loop: {error}"));
             // If the primary is gone, nobody needs the reason.
-            let _ = far.link().send(Note::Finished { failure });
+            let _ = far.send(Note::Finished { failure });
             return Ended::Code(1);
         }
     };
     let meter = SlotMeter::new(stats, identity.slot);
-    worker::run(&mut event_loop, identity, Rc::new(far.link()), meter, body)
+    worker::run(&mut event_loop, identity, Rc::new(far.clone()), meter, body)
 }

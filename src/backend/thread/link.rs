@@ -11,11 +11,12 @@ use std::{
 };
 
 use crate::{
+    accept::Offer,
     config::Memory,
     error::{Error, ErrorKind, Result},
     event_loop::{Mailbox, Postbox, mailbox},
     id::WorkerId,
-    worker::{Arrival, Command, Ended, Link, Load, Note, Offer, Pressure},
+    worker::{Arrival, Command, Ended, Link, Load, Note, Pressure},
 };
 
 /// From a worker thread to the primary; all workers share one mailbox.
@@ -75,7 +76,8 @@ impl Near {
     }
 }
 
-/// The worker's end, before it is on its loop.
+/// The worker's end.
+#[derive(Clone)]
 pub(super) struct Far {
     worker: WorkerId,
     inbox: Mailbox<Command>,
@@ -90,30 +92,9 @@ impl Far {
     pub(super) fn ended(&self, ended: Ended) {
         let _ = self.up.post(Up::Ended { worker: self.worker, ended });
     }
-
-    pub(super) fn link(&self) -> ThreadLink {
-        ThreadLink {
-            worker: self.worker,
-            inbox: self.inbox.clone(),
-            up: self.up.clone(),
-            pressure: self.pressure.clone(),
-            upward: self.upward.clone(),
-            killed: self.killed.clone(),
-        }
-    }
 }
 
-/// The worker's end.
-pub(super) struct ThreadLink {
-    worker: WorkerId,
-    inbox: Mailbox<Command>,
-    up: Postbox<Up>,
-    pressure: Arc<Pressure>,
-    upward: Arc<Pressure>,
-    killed: Arc<AtomicBool>,
-}
-
-impl Link for ThreadLink {
+impl Link for Far {
     fn memory(&self) -> Memory {
         Memory::Shared
     }

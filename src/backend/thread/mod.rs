@@ -18,13 +18,14 @@ use core_affinity::CoreId;
 
 use super::{Backend, Common, Event, Force, WorkerSpec};
 use crate::{
+    accept::Offer,
     config::Memory,
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
     event_loop::{Mailbox, Postbox, mailbox},
     id::WorkerId,
     shared::StatsPage,
-    worker::{Body, Command, Ended, Identity, Note, Offer},
+    worker::{Body, Command, Ended, Identity, Note},
 };
 use link::{Far, Near, Up, pair};
 
