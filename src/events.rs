@@ -97,6 +97,21 @@ impl Event {
             Self::Missed { .. } => "missed",
         }
     }
+
+    /// The worker it is about, if it is about one.
+    #[must_use]
+    pub fn worker(&self) -> Option<&WorkerHandle> {
+        match self {
+            Self::Fork { worker }
+            | Self::Online { worker }
+            | Self::Listening { worker, .. }
+            | Self::Message { worker, .. }
+            | Self::Disconnect { worker }
+            | Self::Exit { worker, .. } => Some(worker),
+            Self::Error { worker, .. } => worker.as_ref(),
+            Self::Setup { .. } | Self::Missed { .. } => None,
+        }
+    }
 }
 
 /// The two ends of an event queue.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use bimodal::{Address, Event, Report, Settings, WorkerHandle};
+use bimodal::{Address, Event, Report, Settings};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -98,7 +98,7 @@ pub(crate) fn print_report(form: Form, report: &Report) {
 }
 
 fn text(event: &Event) -> String {
-    let who = subject(event).map(|worker| match worker.pid() {
+    let who = event.worker().map(|worker| match worker.pid() {
         Some(pid) => format!("{worker} (pid {pid}, generation {})", worker.generation()),
         None => worker.to_string(),
     });
@@ -145,7 +145,7 @@ struct Subject {
 }
 
 fn json(event: &Event) -> String {
-    let subject = subject(event).map(|worker| Subject {
+    let subject = event.worker().map(|worker| Subject {
         worker: worker.id().get(),
         pid: worker.pid(),
         slot: worker.slot().get(),
@@ -165,19 +165,6 @@ fn members(object: Value) -> Map<String, Value> {
     match object {
         Value::Object(members) => members,
         _ => Map::new(),
-    }
-}
-
-fn subject(event: &Event) -> Option<&WorkerHandle> {
-    match event {
-        Event::Fork { worker }
-        | Event::Online { worker }
-        | Event::Listening { worker, .. }
-        | Event::Message { worker, .. }
-        | Event::Disconnect { worker }
-        | Event::Exit { worker, .. } => Some(worker),
-        Event::Error { worker, .. } => worker.as_ref(),
-        _ => None,
     }
 }
 

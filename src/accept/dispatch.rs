@@ -178,7 +178,7 @@ impl Dispatcher {
         let Some(listening) = self.listeners.get_mut(&id) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        if listening.members.iter().any(|member| member.worker == worker) {
+        if listening.member(worker).is_some() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let intake = listening.intake(slot)?;
@@ -199,7 +199,7 @@ impl Dispatcher {
     /// A worker is ready for connections. Says where, the first time.
     pub(crate) fn ready(&mut self, worker: WorkerId, listener: ListenerId) -> Option<Address> {
         let listening = self.listeners.get_mut(&listener)?;
-        let member = listening.members.iter_mut().find(|member| member.worker == worker)?;
+        let member = listening.member(worker)?;
         let first = !std::mem::replace(&mut member.ready, true);
         let slot = member.slot;
         listening.uncover(slot);
@@ -302,8 +302,7 @@ impl Dispatcher {
     }
 
     fn member(&mut self, worker: WorkerId, listener: ListenerId) -> Option<&mut Member> {
-        let listening = self.listeners.get_mut(&listener)?;
-        listening.members.iter_mut().find(|member| member.worker == worker)
+        self.listeners.get_mut(&listener)?.member(worker)
     }
 }
 
@@ -377,8 +376,12 @@ impl Listening {
         }
     }
 
+    fn member(&mut self, worker: WorkerId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.worker == worker)
+    }
+
     fn let_rest(&mut self, worker: WorkerId) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.worker == worker) {
+        if let Some(member) = self.member(worker) {
             member.resting = true;
             self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
         }

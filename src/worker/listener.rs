@@ -41,6 +41,8 @@ pub struct Listener {
     state: Rc<State>,
     desk: Rc<Desk>,
     entrance: Entrance,
+    /// Counts all its connections: a meter for each would share the page's count between threads.
+    meter: Rc<dyn Count>,
     turn: Turn,
     /// Whether the primary keeps a duplicate of what it offers until it is adopted.
     keeps_duplicates: bool,
@@ -67,8 +69,9 @@ impl Listener {
             }
         };
         state.desks.borrow_mut().insert(desk.listener, desk.clone());
+        let meter = Rc::new(state.meter.clone());
         let keeps_duplicates = state.link.memory() == Memory::Separate;
-        Ok(Self { state, desk, entrance, turn: Turn::default(), keeps_duplicates })
+        Ok(Self { state, desk, entrance, meter, turn: Turn::default(), keeps_duplicates })
     }
 
     pub(super) fn id(&self) -> ListenerId {
@@ -152,8 +155,7 @@ impl Listener {
 
     /// A socket that cannot be put on the loop costs its own connection only.
     fn open_connection(&self, socket: Socket, handed: bool) -> Option<Connection> {
-        let meter: Rc<dyn Count> = Rc::new(self.state.meter.clone());
-        match Connection::adopt(socket, Some(meter), handed) {
+        match Connection::adopt(socket, Some(self.meter.clone()), handed) {
             Ok(connection) => Some(connection),
             Err(error) => {
                 log::warn!("a connection to {} is lost: {error}", self.desk.address);

@@ -14,7 +14,7 @@ impl Seen {
     /// The names in order, of one worker or of all.
     pub fn names(&self, worker: Option<WorkerId>) -> Vec<&'static str> {
         let of =
-            |event: &&Event| worker.is_none() || worker_in(event).map(WorkerHandle::id) == worker;
+            |event: &&Event| worker.is_none() || event.worker().map(WorkerHandle::id) == worker;
         self.0.iter().filter(of).map(Event::name).collect()
     }
 
@@ -50,20 +50,6 @@ impl Seen {
             _ => None,
         });
         messages.collect()
-    }
-}
-
-/// The worker an event is about.
-pub fn worker_in(event: &Event) -> Option<&WorkerHandle> {
-    match event {
-        Event::Fork { worker }
-        | Event::Online { worker }
-        | Event::Listening { worker, .. }
-        | Event::Message { worker, .. }
-        | Event::Disconnect { worker }
-        | Event::Exit { worker, .. } => Some(worker),
-        Event::Error { worker, .. } => worker.as_ref(),
-        _ => None,
     }
 }
 

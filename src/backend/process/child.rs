@@ -10,11 +10,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    io::{self, Read},
-    os::{
-        fd::{AsFd, IntoRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    io,
+    os::fd::{AsFd, IntoRawFd, OwnedFd},
     process::exit,
     rc::Rc,
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -22,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use mio::Interest;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -37,7 +33,7 @@ use crate::{
     accept::{Grant, Intake, Offer},
     config::Memory,
     error::{Context as _, Error, ErrorKind, Result},
-    event_loop::{EventLoop, Source, timeout},
+    event_loop::{EventLoop, Signals, timeout},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::Message,
     shared::{SlotMeter, StatsPage},
@@ -120,14 +116,13 @@ fn check_channel(channel: &OwnedFd, primary: i32) -> Result<(), String> {
 /// Is the worker: runs its body and ends the process.
 pub(crate) fn become_worker(invitation: Invitation, body: Body) -> ! {
     let worker = invitation.worker;
-    let code = match begin(invitation) {
+    match begin(invitation) {
         Ok(begun) => live(begun, &body),
         Err(error) => {
             log::error!("worker {worker} cannot begin: {error}");
-            NOT_STARTED
+            exit(NOT_STARTED)
         }
-    };
-    exit(code)
+    }
 }
 
 /// A worker that was welcomed.
@@ -140,13 +135,11 @@ struct Begun {
 }
 
 fn begin(invitation: Invitation) -> Result<Begun> {
-    let terminate = catch_signals().context(ErrorKind::Start, || "catch signals".into())?;
     let mut event_loop = EventLoop::new().context(ErrorKind::Start, || "make its loop".into())?;
-    let (mut channel, terminate) = event_loop
-        .enter(|| {
-            let terminate = Source::new(terminate, Interest::READABLE)?;
-            Ok::<_, io::Error>((Channel::new(invitation.channel)?, terminate))
-        })
+    let terminate =
+        event_loop.enter(catch_signals).context(ErrorKind::Start, || "catch signals".into())?;
+    let mut channel = event_loop
+        .enter(|| Channel::new(invitation.channel))
         .context(ErrorKind::Start, || "watch its channel".into())?;
     let hello = Frame::Hello {
         version: wire::VERSION,
@@ -211,32 +204,29 @@ fn enter_cluster(
     Ok((identity, SlotMeter::new(page, Slot(slot))))
 }
 
-/// A terminal's SIGINT is the primary's to answer; SIGTERM becomes readable here.
+/// A terminal's SIGINT is the primary's to answer; SIGTERM is watched on the current loop.
 ///
 /// Handled, not ignored: what this worker starts gets the default back by exec.
-fn catch_signals() -> io::Result<UnixStream> {
+fn catch_signals() -> io::Result<Signals> {
     signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
-    let (ours, handlers) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    handlers.set_nonblocking(true)?;
-    signal_hook::low_level::pipe::register(SIGTERM, handlers)?;
-    Ok(ours)
+    Signals::new(&[SIGTERM])
 }
 
-fn live(begun: Begun, body: &Body) -> i32 {
+/// Exits with the link still there: a SIGTERM that comes last must not replace the exit code.
+fn live(begun: Begun, body: &Body) -> ! {
     let Begun { link, identity, meter, mut event_loop } = begun;
-    match worker::run(&mut event_loop, identity, link, meter, body) {
-        Ended::Code(code) => code,
+    match worker::run(&mut event_loop, identity, link.clone(), meter, body) {
+        Ended::Code(code) => exit(code),
         // A process is killed from outside; nothing in here asks for it.
-        Ended::Killed => NOT_STARTED,
+        Ended::Killed => exit(NOT_STARTED),
     }
 }
 
 /// A worker process's end of the channel.
 struct ProcessLink {
     channel: RefCell<Channel>,
-    /// Becomes readable with each SIGTERM.
-    terminate: Source<UnixStream>,
+    /// Brings each SIGTERM.
+    terminate: Signals,
     /// What came in one frame and was not asked for yet.
     arrivals: RefCell<VecDeque<Arrival>>,
     /// Whoever asks for arrivals, who also sends.
@@ -247,7 +237,7 @@ struct ProcessLink {
 }
 
 impl ProcessLink {
-    fn new(channel: Channel, terminate: Source<UnixStream>) -> Self {
+    fn new(channel: Channel, terminate: Signals) -> Self {
         Self {
             channel: RefCell::new(channel),
             terminate,
@@ -279,13 +269,6 @@ impl ProcessLink {
     fn fail(&self, fault: &Fault) -> Arrival {
         log::error!("the primary is given up: {fault}");
         self.lose()
-    }
-
-    fn poll_terminate(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut rung = [0; 64];
-        let read = self.terminate.poll_read_io(cx, |mut bell| bell.read(&mut rung));
-        // The other end lives as long as the process, so this is a signal or an error that repeats.
-        read.map(|_| ())
     }
 
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Fault>> {
@@ -363,7 +346,7 @@ impl Link for ProcessLink {
         if let Poll::Ready(Err(fault)) = flushed {
             return Poll::Ready(self.fail(&fault));
         }
-        if self.poll_terminate(cx).is_ready() {
+        if self.terminate.poll_next(cx).is_ready() {
             return Poll::Ready(Arrival::Terminate);
         }
         loop {
