@@ -41,10 +41,8 @@ const SCENARIOS: &[Scenario] = &[
     only(THREAD, "nothing_is_left_after_shutdown", nothing_is_left_after_shutdown),
 ];
 
-const PROGRAMS: &[Scenario] = &[
-    only(THREAD, serve::SERVE, serve::serve),
-    Scenario { name: "leftovers", modes: support::BOTH, run: leftovers },
-];
+const PROGRAMS: &[Scenario] =
+    &[only(THREAD, serve::SERVE, serve::serve), support::both("leftovers", leftovers)];
 
 fn main() -> ExitCode {
     support::run(SCENARIOS, PROGRAMS)

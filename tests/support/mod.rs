@@ -31,17 +31,26 @@ pub const BOTH: &[Mode] = &[Mode::Process, Mode::Thread];
 pub struct Scenario {
     pub name: &'static str,
     pub modes: &'static [Mode],
+    /// The rows of `tests/NODE.md` that it proves.
+    pub rows: &'static [&'static str],
     pub run: fn(&Scene),
+}
+
+impl Scenario {
+    /// Names the rows of `tests/NODE.md` that the scenario proves.
+    pub const fn proves(self, rows: &'static [&'static str]) -> Self {
+        Self { rows, ..self }
+    }
 }
 
 /// A scenario that holds in both modes.
 pub const fn both(name: &'static str, run: fn(&Scene)) -> Scenario {
-    Scenario { name, modes: BOTH, run }
+    Scenario { name, modes: BOTH, rows: &[], run }
 }
 
 /// A scenario of one mode; whoever registers it says why.
 pub const fn only(mode: &'static [Mode], name: &'static str, run: fn(&Scene)) -> Scenario {
-    Scenario { name, modes: mode, run }
+    Scenario { name, modes: mode, rows: &[], run }
 }
 
 /// A scenario in one mode. In a worker process it runs up to the builder's `launch` or `run`.
