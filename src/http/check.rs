@@ -89,7 +89,11 @@ fn is_literal(byte: &u8) -> bool {
     *byte == b':' || is_name_byte(*byte)
 }
 
-fn is_name(mut name: &[u8]) -> bool {
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|&byte| is_name_byte(byte)) || is_escaped_name(name)
+}
+
+fn is_escaped_name(mut name: &[u8]) -> bool {
     while let Some((&byte, rest)) = name.split_first() {
         name = match (byte, rest) {
             (b'%', [a, b, rest @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,

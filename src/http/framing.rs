@@ -4,7 +4,7 @@
 //! hyper before that request was answered. It decides nothing: bytes it does not understand are
 //! left for hyper to refuse.
 
-use std::io::BufRead as _;
+use memchr::memchr_iter;
 
 /// Finds the end of a request's head.
 #[derive(Default)]
@@ -21,19 +21,19 @@ impl HeadScan {
     /// The length of the head at the front of `buf`, empty line included, once it is complete.
     /// Until then, call again with the same bytes and more behind them.
     pub(super) fn end(&mut self, buf: &[u8]) -> Option<usize> {
-        while let Some(n) = line_length(&buf[self.seen..]) {
-            let line = &buf[self.line..self.seen + n - 1];
-            self.seen += n;
-            self.line = self.seen;
+        let new = self.seen;
+        self.seen = buf.len();
+        for newline in memchr_iter(b'\n', &buf[new..]) {
+            let line = &buf[self.line..new + newline];
+            self.line = new + newline + 1;
             let blank = matches!(line, [] | [b'\r']);
             if blank && self.started {
-                return Some(self.seen);
+                return Some(self.line);
             }
             // Empty lines before the request line belong to nothing (RFC 9112 2.2).
             self.started |= !blank;
             self.content_length |= is_content_length(line);
         }
-        self.seen = buf.len();
         self.begun = self.started || !matches!(&buf[self.line..], [] | [b'\r']);
         None
     }
@@ -47,14 +47,6 @@ impl HeadScan {
     pub(super) fn has_content_length(&self) -> bool {
         self.content_length
     }
-}
-
-/// The length of the first line of `buf` with its newline.
-fn line_length(mut buf: &[u8]) -> Option<usize> {
-    let all = buf;
-    // Reading from memory does not fail; this is the fastest safe search there is.
-    let n = buf.skip_until(b'\n').unwrap_or(0);
-    (n > 0 && all[n - 1] == b'\n').then_some(n)
 }
 
 fn is_content_length(line: &[u8]) -> bool {
