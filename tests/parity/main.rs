@@ -1,9 +1,12 @@
-//! Every behaviour, in both modes, from one source.
+//! Every behaviour, in both modes, from one source; what only one mode can do or suffer is in [`process`]
+//! and [`thread`].
 //!
 //! A difference between the modes is named where it is asserted.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../serve/mod.rs"]
+mod serve;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -15,10 +18,16 @@ mod http;
 mod leaving;
 mod listen;
 mod messages;
+mod process;
+mod rows;
 mod scheduling;
 mod supervised;
+mod thread;
 
 use std::process::ExitCode;
+
+/// Started again by tests that look at a server from outside.
+const SERVERS: &[support::Scenario] = &[support::both(serve::SERVE, serve::serve)];
 
 fn main() -> ExitCode {
     let themes = [
@@ -31,7 +40,12 @@ fn main() -> ExitCode {
         captured::SCENARIOS,
         http::SCENARIOS,
         clusters::SCENARIOS,
+        process::SCENARIOS,
+        thread::SCENARIOS,
     ];
-    let programs = [supervised::PROGRAMS, clusters::PROGRAMS];
-    support::run(themes.into_iter().flatten(), programs.into_iter().flatten())
+    let programs =
+        [SERVERS, supervised::PROGRAMS, clusters::PROGRAMS, process::PROGRAMS, thread::PROGRAMS];
+    let scenarios = Vec::from_iter(themes.into_iter().flatten());
+    let node_rows = rows::table::check(scenarios.clone());
+    support::run_with(scenarios, programs.into_iter().flatten(), [node_rows])
 }

@@ -20,7 +20,8 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Started again by the tests above, to be signalled.
-pub const PROGRAMS: &[Scenario] = &[both("serve", serve), both("never_drain", never_drain)];
+pub const PROGRAMS: &[Scenario] =
+    &[both("greet_until_told", serve), both("never_drain", never_drain)];
 
 /// Runs the scenario's cluster, and keeps the names of its events with the ids of the workers.
 fn observe<F, Fut>(
@@ -161,7 +162,7 @@ fn never_drain(scene: &Scene) {
 }
 
 fn by_signal(scene: &Scene, signal: i32) {
-    let mut program = program::start("serve", scene.mode);
+    let mut program = program::start("greet_until_told", scene.mode);
     program.line(|line| line == "listening");
     program.line(|line| line == "listening");
     program.signal(signal);

@@ -33,6 +33,8 @@ pub struct Scenario {
     pub modes: &'static [Mode],
     /// The rows of `tests/NODE.md` that it proves.
     pub rows: &'static [&'static str],
+    /// Rows that it proves in some of its modes, as they do not hold in the others.
+    pub rows_of_some: (&'static [Mode], &'static [&'static str]),
     pub run: fn(&Scene),
 }
 
@@ -41,16 +43,28 @@ impl Scenario {
     pub const fn proves(self, rows: &'static [&'static str]) -> Self {
         Self { rows, ..self }
     }
+
+    /// Names rows that it proves in these modes only, as they do not hold in the others.
+    pub const fn proves_in(self, modes: &'static [Mode], rows: &'static [&'static str]) -> Self {
+        Self { rows_of_some: (modes, rows), ..self }
+    }
+
+    /// The rows that it proves in this mode.
+    pub fn rows_in(&self, mode: Mode) -> impl Iterator<Item = &'static str> {
+        let (modes, rows) = self.rows_of_some;
+        let rows = if modes.contains(&mode) { rows } else { &[] };
+        self.rows.iter().chain(rows).copied()
+    }
 }
 
 /// A scenario that holds in both modes.
 pub const fn both(name: &'static str, run: fn(&Scene)) -> Scenario {
-    Scenario { name, modes: BOTH, rows: &[], run }
+    only(BOTH, name, run)
 }
 
 /// A scenario of one mode; whoever registers it says why.
 pub const fn only(mode: &'static [Mode], name: &'static str, run: fn(&Scene)) -> Scenario {
-    Scenario { name, modes: mode, rows: &[], run }
+    Scenario { name, modes: mode, rows: &[], rows_of_some: (&[], &[]), run }
 }
 
 /// A scenario in one mode. In a worker process it runs up to the builder's `launch` or `run`.
@@ -82,6 +96,15 @@ pub fn run(
     scenarios: impl IntoIterator<Item = &'static Scenario>,
     programs: impl IntoIterator<Item = &'static Scenario>,
 ) -> ExitCode {
+    run_with(scenarios, programs, [])
+}
+
+/// [`run`], with tests that are no scenarios.
+pub fn run_with(
+    scenarios: impl IntoIterator<Item = &'static Scenario>,
+    programs: impl IntoIterator<Item = &'static Scenario>,
+    further: impl IntoIterator<Item = Trial>,
+) -> ExitCode {
     let (scenarios, programs) = (Vec::from_iter(scenarios), Vec::from_iter(programs));
     let find = |name: &str| {
         let mut all = scenarios.iter().chain(&programs).copied();
@@ -108,7 +131,7 @@ pub fn run(
             })
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials.chain(further).collect()).exit_code()
 }
 
 /// Waits for a condition, and fails the test if it does not come.

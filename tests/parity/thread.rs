@@ -1,14 +1,8 @@
 //! What only worker threads can do or suffer: pinning, values that are moved, threads that are stuck.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
-
-mod serve;
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
-    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -20,17 +14,21 @@ use bimodal::{
     Cluster, Event, ExitStatus, Flow, Mode, Result, Scheduling, Worker, WorkerId, event_loop, http,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use support::{
-    Scenario, Scene,
-    client::Client,
-    events::{fork_listening, next_message, to_the_end, until, until_named},
-    only, program, system, wait_until,
+
+use crate::{
+    serve,
+    support::{
+        BOTH, Scenario, Scene, both,
+        client::Client,
+        events::{fork_listening, next_message, to_the_end, until, until_named},
+        only, program, system, wait_until,
+    },
 };
 
 /// Everything here needs a thread per worker.
 const THREAD: &[Mode] = &[Mode::Thread];
 
-const SCENARIOS: &[Scenario] = &[
+pub const SCENARIOS: &[Scenario] = &[
     only(THREAD, "threads_are_named_and_pinned", threads_are_named_and_pinned),
     only(THREAD, "pinning_keeps_to_the_mask", pinning_keeps_to_the_mask),
     only(THREAD, "pinning_can_be_left_out", pinning_can_be_left_out),
@@ -41,12 +39,8 @@ const SCENARIOS: &[Scenario] = &[
     only(THREAD, "nothing_is_left_after_shutdown", nothing_is_left_after_shutdown),
 ];
 
-const PROGRAMS: &[Scenario] =
-    &[only(THREAD, serve::SERVE, serve::serve), support::both("leftovers", leftovers)];
-
-fn main() -> ExitCode {
-    support::run(SCENARIOS, PROGRAMS)
-}
+/// Started again by the tests below, to be alone in their process.
+pub const PROGRAMS: &[Scenario] = &[both("leftovers", leftovers)];
 
 /// The cores each worker thread of a process may run on, as the kernel lists them.
 fn cores_of_workers(pid: u32) -> Vec<String> {
@@ -208,7 +202,7 @@ fn abandoned_does_not_hold(_: &Scene) {
 }
 
 fn nothing_is_left_after_shutdown(_: &Scene) {
-    for mode in support::BOTH {
+    for mode in BOTH {
         let output = program::start("leftovers", *mode).succeed();
         assert_eq!(output.last().map(String::as_str), Some("nothing is left"), "{output:#?}");
     }

@@ -2,31 +2,23 @@
 //!
 //! Most tests start a server as a program of its own ([`serve`]) and look at it from outside.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
-
-mod serve;
-mod support;
-
-#[path = "process/hostile.rs"]
 mod hostile;
-#[path = "process/scarce.rs"]
 mod scarce;
-#[path = "process/settings.rs"]
 mod settings;
-#[path = "process/signals.rs"]
 mod signals;
-#[path = "process/start.rs"]
 mod start;
 
-use std::process::ExitCode;
-
 use bimodal::Mode;
-use support::{Scenario, only};
+
+use crate::{
+    serve,
+    support::{Scenario, only},
+};
 
 /// Everything here needs a process per worker.
 const PROCESS: &[Mode] = &[Mode::Process];
 
-const SCENARIOS: &[Scenario] = &[
+pub const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "killed_primary_leaves_no_worker", signals::killed_primary_leaves_no_worker),
     only(PROCESS, "sigterm_drains_the_cluster", signals::sigterm_drains_the_cluster),
     only(PROCESS, "second_signal_ends_at_once", signals::second_signal_ends_at_once),
@@ -60,12 +52,5 @@ const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up),
 ];
 
-const PROGRAMS: &[Scenario] = &[
-    only(PROCESS, serve::SERVE, serve::serve),
-    only(PROCESS, "ordinary", serve::ordinary),
-    only(PROCESS, "early", start::early),
-];
-
-fn main() -> ExitCode {
-    support::run(SCENARIOS, PROGRAMS)
-}
+pub const PROGRAMS: &[Scenario] =
+    &[only(PROCESS, "ordinary", serve::ordinary), only(PROCESS, "early", start::early)];
