@@ -20,7 +20,8 @@ pub const SCENARIOS: &[Scenario] = &[
     both("shared_goes_round_a_stuck_worker", shared_is_work_conserving),
     both("round_robin_loses_at_most_a_window_to_a_stuck_worker", |scene| {
         captures_a_window(scene, Scheduling::RoundRobin);
-    }),
+    })
+    .proves(&["LST-30", "LST-35", "EVT-19"]),
     both("least_connections_loses_at_most_a_window_to_a_stuck_worker", |scene| {
         captures_a_window(scene, Scheduling::LeastConnections);
     }),
@@ -89,6 +90,8 @@ fn captures_a_window(scene: &Scene, scheduling: Scheduling) {
         workers[0].kill().unwrap();
     });
     ledger.assert_only("2");
+    let seen = until_named(&cluster, "exit", 1);
+    assert_eq!(seen.names(Some(workers[0].id())), ["disconnect", "exit"]);
     let report = cluster.shutdown().unwrap();
     assert_eq!((report.dispatched, report.dispatched_again), (40, WINDOW), "{report}");
     drop(stuck);

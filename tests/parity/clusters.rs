@@ -20,7 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     both("two_clusters_run_one_after_the_other", one_after_the_other),
     both("shutdown_reports_what_was_done", reports),
-    both("a_cluster_leaves_nothing_behind", leaves_nothing),
+    both("a_cluster_leaves_nothing_behind", leaves_nothing).proves(&["SHUT-07"]),
     both("what_belongs_to_a_process_is_refused_for_a_thread", unsuitable),
 ];
 

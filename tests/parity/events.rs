@@ -12,10 +12,10 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    both("events_come_once_each_and_in_order", in_order),
-    both("ids_increase_and_slots_are_taken_again", ids),
+    both("events_come_once_each_and_in_order", in_order).proves(&["EVT-01", "EVT-16"]),
+    both("ids_increase_and_slots_are_taken_again", ids).proves(&["FORK-01"]),
     both("a_handle_knows_where_its_worker_is", handle),
-    both("a_worker_knows_who_it_is", who),
+    both("a_worker_knows_who_it_is", who).proves(&["DET-06", "THR-44"]),
     both("a_slow_reader_learns_what_it_missed", missed),
     both("events_end_when_nobody_is_left", end),
 ];
@@ -70,8 +70,9 @@ fn handle(scene: &Scene) {
 fn who(scene: &Scene) {
     let cluster = scene.builder().launch(tell_who).unwrap();
     let workers: Vec<_> = (0..2).map(|_| cluster.fork().unwrap()).collect();
-    let seen = to_the_end(&cluster);
-    for (id, who) in seen.messages::<(u64, usize, u32, String, String)>() {
+    let told = to_the_end(&cluster).messages::<(u64, usize, u32, String, String)>();
+    assert_eq!(told.len(), workers.len(), "{told:?}");
+    for (id, who) in told {
         let worker = workers.iter().find(|worker| worker.id() == id).unwrap();
         let expected = (id.get(), worker.slot().get(), 1, worker.name(), scene.name.to_owned());
         assert_eq!(who, expected);

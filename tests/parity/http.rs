@@ -16,7 +16,8 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    both("a_request_in_flight_is_answered_and_idle_connections_close", in_flight),
+    both("a_request_in_flight_is_answered_and_idle_connections_close", in_flight)
+        .proves(&["LIFE-06", "LST-67"]),
     both("a_new_connection_gets_its_first_request_answered_by_a_worker_that_leaves", fresh),
     both("a_drain_under_load_loses_nothing_under_round_robin", |scene| {
         under_load(scene, Scheduling::RoundRobin);
@@ -32,12 +33,14 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     both("round_robin_passes_over_workers_that_are_full", |scene| {
         full(scene, Scheduling::RoundRobin);
-    }),
+    })
+    .proves(&["LST-40"]),
     both("least_connections_passes_over_workers_that_are_full", |scene| {
         full(scene, Scheduling::LeastConnections);
     }),
     both("shared_passes_over_workers_that_are_full", |scene| full(scene, Scheduling::Shared)),
-    both("raw_connections_are_finished_before_a_worker_leaves", raw),
+    both("raw_connections_are_finished_before_a_worker_leaves", raw)
+        .proves(&["LIFE-06", "LIFE-08"]),
     both("a_shutdown_drains_everybody", shutdown),
     both("a_panic_in_a_handler_is_answered_by_nobody_and_others_serve", handler_panics),
 ];

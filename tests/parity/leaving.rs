@@ -16,18 +16,22 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    both("a_worker_disconnected_by_the_primary_leaves_in_order", by_primary),
+    both("a_worker_disconnected_by_the_primary_leaves_in_order", by_primary).proves(&["LIFE-13"]),
     both("a_worker_disconnects_itself", by_itself),
-    both("a_worker_disconnected_before_it_is_online_leaves_in_order", before_online),
-    both("a_worker_that_leaves_listens_no_more", listens_no_more),
+    both("a_worker_disconnected_before_it_is_online_leaves_in_order", before_online)
+        .proves(&["LIFE-15"]),
+    both("a_worker_that_leaves_listens_no_more", listens_no_more).proves(&["LST-51"]),
     both("a_killed_worker_says_so_and_the_others_live", kill),
     both("a_worker_that_ends_itself_has_code_0", kill_itself),
-    both("a_body_that_returns_has_code_0", |scene| code(scene, "return", 0)),
-    both("a_body_that_fails_has_code_1", |scene| code(scene, "fail", 1)),
-    both("a_body_that_panics_has_code_101", |scene| code(scene, "panic", 101)),
-    both("a_task_that_panics_has_code_101", |scene| code(scene, "panic in a task", 101)),
-    both("a_worker_that_does_not_leave_is_killed_after_the_timeout", overdue),
-    both("a_stuck_worker_can_be_got_rid_of", stuck),
+    both("a_body_that_returns_has_code_0", |scene| code(scene, "return", 0)).proves(&["THR-01"]),
+    both("a_body_that_fails_has_code_1", |scene| code(scene, "fail", 1))
+        .proves(&["LIFE-26", "ERR-02"]),
+    both("a_body_that_panics_has_code_101", |scene| code(scene, "panic", 101))
+        .proves(&["LIFE-26", "EVT-21"]),
+    both("a_task_that_panics_has_code_101", |scene| code(scene, "panic in a task", 101))
+        .proves(&["LIFE-26"]),
+    both("a_worker_that_does_not_leave_is_killed_after_the_timeout", overdue).proves(&["SHUT-11"]),
+    both("a_stuck_worker_can_be_got_rid_of", stuck).proves(&["LIFE-19", "THR-10", "EVT-21"]),
 ];
 
 fn by_primary(scene: &Scene) {

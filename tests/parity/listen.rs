@@ -15,15 +15,15 @@ use crate::{
 };
 
 pub const SCENARIOS: &[Scenario] = &[
-    both("the_nth_port_0_of_every_worker_meets", meet),
+    both("the_nth_port_0_of_every_worker_meets", meet).proves(&["LST-01", "LST-02", "EVT-09"]),
     both("an_address_twice_in_one_worker_is_in_use", twice),
-    both("a_foreign_port_is_an_error_in_the_worker", foreign),
-    both("a_failed_bind_can_be_tried_again", again),
+    both("a_foreign_port_is_an_error_in_the_worker", foreign).proves(&["LST-08"]),
+    both("a_failed_bind_can_be_tried_again", again).proves(&["LST-09"]),
     both("ipv6_is_served", ipv6),
     both("a_unix_socket_is_served_by_round_robin", |scene| unix(scene, Scheduling::RoundRobin)),
     both("a_unix_socket_is_served_shared", |scene| unix(scene, Scheduling::Shared)),
     both("a_unix_socket_is_served_under_reuse_port", |scene| unix(scene, Scheduling::ReusePort)),
-    both("a_closed_listener_leaves_the_others", closed),
+    both("a_closed_listener_leaves_the_others", closed).proves(&["LST-45"]),
     both("a_malformed_address_names_the_remedy", malformed),
 ];
 

@@ -1,6 +1,6 @@
 //! Messages between the primary and its workers.
 
-use bimodal::{ErrorKind, Flow, Worker};
+use bimodal::{ErrorKind, Flow, Mode, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,17 +13,21 @@ use crate::{
     },
 };
 
+/// Where a message is cut into frames.
+const PROCESS: &[Mode] = &[Mode::Process];
+
 pub const SCENARIOS: &[Scenario] = &[
     both("ten_thousand_messages_keep_their_order_both_ways", order),
-    both("messages_sent_before_the_worker_is_online_arrive", early),
-    both("a_worker_that_leaves_takes_what_was_sent_before", before_leaving),
-    both("eight_mebibytes_make_the_round", large),
+    both("messages_sent_before_the_worker_is_online_arrive", early).proves(&["MSG-01"]),
+    both("a_worker_that_leaves_takes_what_was_sent_before", before_leaving)
+        .proves(&["MSG-34", "LIFE-15"]),
+    both("eight_mebibytes_make_the_round", large).proves_in(PROCESS, &["MSG-15"]),
     both("a_structured_value_makes_the_round", structured),
     both("a_wrong_type_is_an_error_that_names_both", wrong_type),
-    both("a_message_to_a_dead_worker_is_refused", dead),
+    both("a_message_to_a_dead_worker_is_refused", dead).proves(&["EVT-29", "THR-12"]),
     both("a_sender_is_slowed_then_refused_then_goes_on", pressure),
     both("a_message_over_the_limit_is_refused_where_it_is_encoded", too_large),
-    both("messages_of_several_workers_are_told_apart", several),
+    both("messages_of_several_workers_are_told_apart", several).proves(&["MSG-13"]),
 ];
 
 /// Sends every `T` back as it is.

@@ -19,22 +19,28 @@ use crate::{
 const PROCESS: &[Mode] = &[Mode::Process];
 
 pub const SCENARIOS: &[Scenario] = &[
-    only(PROCESS, "killed_primary_leaves_no_worker", signals::killed_primary_leaves_no_worker),
-    only(PROCESS, "sigterm_drains_the_cluster", signals::sigterm_drains_the_cluster),
+    only(PROCESS, "killed_primary_leaves_no_worker", signals::killed_primary_leaves_no_worker)
+        .proves(&["LIFE-31", "LIFE-32"]),
+    only(PROCESS, "sigterm_drains_the_cluster", signals::sigterm_drains_the_cluster)
+        .proves(&["SHUT-12"]),
     only(PROCESS, "second_signal_ends_at_once", signals::second_signal_ends_at_once),
     only(PROCESS, "worker_told_to_leave_is_replaced", signals::worker_told_to_leave_is_replaced),
     only(PROCESS, "sigint_to_a_worker_is_ignored", signals::sigint_to_a_worker_is_ignored),
-    only(PROCESS, "stopped_worker_holds_its_window", signals::stopped_worker_holds_its_window),
-    only(PROCESS, "worker_killed_before_adopting", signals::worker_killed_before_adopting),
+    only(PROCESS, "stopped_worker_holds_its_window", signals::stopped_worker_holds_its_window)
+        .proves(&["LST-30"]),
+    only(PROCESS, "worker_killed_before_adopting", signals::worker_killed_before_adopting)
+        .proves(&["LST-35"]),
     only(PROCESS, "worker_killed_with_a_backlog", signals::worker_killed_with_a_backlog),
-    only(PROCESS, "foreign_markers_are_ignored", start::foreign_markers_are_ignored),
-    only(PROCESS, "marker_is_gone_in_the_worker", start::marker_is_gone_in_the_worker),
-    only(PROCESS, "program_that_ends_early", start::program_that_ends_early),
+    only(PROCESS, "foreign_markers_are_ignored", start::foreign_markers_are_ignored)
+        .proves(&["DET-02"]),
+    only(PROCESS, "marker_is_gone_in_the_worker", start::marker_is_gone_in_the_worker)
+        .proves(&["DET-03", "DET-04"]),
+    only(PROCESS, "program_that_ends_early", start::program_that_ends_early).proves(&["FORK-21"]),
     only(PROCESS, "program_file_replaced", start::program_file_replaced),
     only(PROCESS, "program_file_deleted", start::program_file_deleted),
-    only(PROCESS, "descriptors_of_a_worker", settings::descriptors_of_a_worker),
+    only(PROCESS, "descriptors_of_a_worker", settings::descriptors_of_a_worker).proves(&["DET-04"]),
     only(PROCESS, "environment_and_directory", settings::environment_and_directory),
-    only(PROCESS, "user_and_group", settings::user_and_group),
+    only(PROCESS, "user_and_group", settings::user_and_group).proves(&["FORK-25"]),
     only(PROCESS, "closed_stdio", settings::closed_stdio),
     only(PROCESS, "primary_without_descriptors", scarce::primary_without_descriptors),
     only(PROCESS, "worker_without_descriptors", scarce::worker_without_descriptors),
@@ -44,9 +50,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "accepting_worker_without_descriptors",
         scarce::accepting_worker_without_descriptors,
     ),
-    only(PROCESS, "replacement_without_descriptors", scarce::replacement_without_descriptors),
+    only(PROCESS, "replacement_without_descriptors", scarce::replacement_without_descriptors)
+        .proves(&["THR-40"]),
     only(PROCESS, "start_without_descriptors", scarce::start_without_descriptors),
-    only(PROCESS, "replacement_without_processes", scarce::replacement_without_processes),
+    only(PROCESS, "replacement_without_processes", scarce::replacement_without_processes)
+        .proves(&["THR-40"]),
     only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed),
     only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors),
     only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up),

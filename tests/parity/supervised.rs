@@ -14,8 +14,10 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_start_that_never_succeeds_ends_with_the_cause", never),
     both("a_cluster_whose_bodies_return_is_over", returns),
     both("what_one_worker_cannot_do_does_not_end_the_cluster", one_fails),
-    both("sigterm_drains_and_the_program_succeeds", |scene| by_signal(scene, 15)),
-    both("sigint_drains_and_the_program_succeeds", |scene| by_signal(scene, 2)),
+    both("sigterm_drains_and_the_program_succeeds", |scene| by_signal(scene, 15))
+        .proves(&["SHUT-12"]),
+    both("sigint_drains_and_the_program_succeeds", |scene| by_signal(scene, 2))
+        .proves(&["SHUT-12"]),
     both("a_second_signal_ends_the_cluster_at_once", second_signal),
 ];
 

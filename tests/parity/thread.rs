@@ -29,13 +29,15 @@ use crate::{
 const THREAD: &[Mode] = &[Mode::Thread];
 
 pub const SCENARIOS: &[Scenario] = &[
-    only(THREAD, "threads_are_named_and_pinned", threads_are_named_and_pinned),
+    only(THREAD, "threads_are_named_and_pinned", threads_are_named_and_pinned).proves(&["THR-44"]),
     only(THREAD, "pinning_keeps_to_the_mask", pinning_keeps_to_the_mask),
     only(THREAD, "pinning_can_be_left_out", pinning_can_be_left_out),
     only(THREAD, "panic_ends_one_worker", panic_ends_one_worker),
-    only(THREAD, "stuck_thread_is_abandoned", stuck_thread_is_abandoned),
-    only(THREAD, "messages_are_moved", messages_are_moved),
-    only(THREAD, "abandoned_thread_does_not_hold_the_program", abandoned_does_not_hold),
+    only(THREAD, "stuck_thread_is_abandoned", stuck_thread_is_abandoned)
+        .proves(&["LIFE-19", "THR-10", "LST-35"]),
+    only(THREAD, "messages_are_moved", messages_are_moved).proves(&["THR-24"]),
+    only(THREAD, "abandoned_thread_does_not_hold_the_program", abandoned_does_not_hold)
+        .proves(&["SHUT-11"]),
     only(THREAD, "nothing_is_left_after_shutdown", nothing_is_left_after_shutdown),
 ];
 
