@@ -12,7 +12,7 @@ use crate::{
     config::{Mode, Scheduling, Stdio, Workers},
     error::{Error, ErrorKind, Result},
     events::Event,
-    message,
+    message::{self, Codec},
     worker::{Body, Outcome, Worker},
 };
 
@@ -50,6 +50,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// The largest encoded message, in bytes.
     pub max_message: usize,
+    /// How messages between processes are encoded; absent: as [`Codec`] defaults.
+    pub codec: Option<Codec>,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
     /// Bytes of stack of a worker thread.
@@ -81,6 +83,7 @@ impl Builder {
             event_queue: 16_384,
             shutdown_timeout: Duration::from_secs(10),
             max_message: message::MAX_BYTES,
+            codec: None,
             pin: mode == Mode::Thread,
             stack_size: None,
             env: Vec::new(),
@@ -128,7 +131,8 @@ impl Builder {
     }
 
     /// How many events are kept for a program that is behind with reading them, at least 16. Default
-    /// 16 384. What comes beyond is dropped, and [`Event::Missed`] says how much.
+    /// 16 384. What comes beyond is dropped, and [`Event::Missed`] says how much. Messages are never
+    /// dropped and do not count here: a worker whose messages nobody takes is refused more.
     pub fn event_queue(mut self, events: usize) -> Self {
         self.settings.event_queue = events;
         self
@@ -143,6 +147,13 @@ impl Builder {
     /// The largest message between processes, encoded, in bytes: 1 to 1 GiB. Default 16 MiB.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.settings.max_message = bytes;
+        self
+    }
+
+    /// How messages between processes are encoded (Node: `serialization`). Default
+    /// [`Codec::MessagePack`]. [`Mode::Process`] only: threads move what they send.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.settings.codec = Some(codec);
         self
     }
 
@@ -281,6 +292,12 @@ impl Settings {
 
     /// What belongs to a process cannot be given to a thread, and the other way round.
     fn check_mode(&self) -> Result<()> {
+        if self.mode == Mode::Thread && self.codec.is_some() {
+            return Err(Error::new(
+                ErrorKind::Setting,
+                "`codec` cannot be set in thread mode: messages are moved there, not encoded; leave it out, or use process mode",
+            ));
+        }
         let process_only = [
             ("env", !self.env.is_empty()),
             ("cwd", self.cwd.is_some()),
@@ -359,6 +376,7 @@ mod tests {
             ("uid", thread().uid(1)),
             ("gid", thread().gid(1)),
             ("stdio", thread().stdio(Stdio::Null)),
+            ("codec", thread().codec(Codec::Json)),
             ("stack_size", Builder::new(Mode::Process).stack_size(1 << 20)),
         ];
         for (setting, builder) in refused {

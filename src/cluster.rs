@@ -27,6 +27,7 @@ use crate::{
     events::{self, Event, EventStream, Events},
     handle::{Desk, Request, WorkerHandle},
     id::{Slot, WorkerId},
+    message::{Codec, Packing},
     primary::Primary,
     shared::{SlotStats, StatsPage},
     worker::Body,
@@ -219,7 +220,8 @@ fn already_ended(error: Error) -> Result<()> {
 
 /// In a worker process of another cluster: a worker of this one is nobody.
 fn never_started() -> WorkerHandle {
-    let desk = Desk { requests: mailbox().0, memory: Memory::Separate, max_message: 0 };
+    let packing = Packing { memory: Memory::Separate, codec: Codec::default(), max_bytes: 0 };
+    let desk = Desk { requests: mailbox().0, packing };
     let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, desk);
     handle.closed();
     handle.step(Step::End);
@@ -297,8 +299,7 @@ fn start_primary(
         let mut event_loop =
             EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
         let backend = event_loop.enter(|| new_backend(&settings, body))?;
-        let desk =
-            Desk { requests: post, memory: backend.memory(), max_message: settings.max_message };
+        let desk = Desk { requests: post, packing: packing(&settings, backend.memory()) };
         let crew = Arc::new(Crew { desk, roll: Mutex::default() });
         let stats = backend.stats().clone();
         let primary = event_loop
@@ -324,14 +325,22 @@ fn start_primary(
 
 /// The one place that turns the mode into something else.
 fn new_backend(settings: &Settings, body: Body) -> Result<Box<dyn Backend>> {
-    let common = Common { name: settings.name.as_str().into(), max_message: settings.max_message };
+    let common =
+        |memory| Common { name: settings.name.as_str().into(), packing: packing(settings, memory) };
     match settings.mode {
         Mode::Thread => {
             let threads = Threads { pin: settings.pin, stack_size: settings.stack_size };
-            Ok(Box::new(ThreadBackend::new(common, threads, body)))
+            Ok(Box::new(ThreadBackend::new(common(Memory::Shared), threads, body)))
         }
-        Mode::Process => Ok(Box::new(ProcessBackend::new(common, program(settings)?)?)),
+        Mode::Process => {
+            Ok(Box::new(ProcessBackend::new(common(Memory::Separate), program(settings)?)?))
+        }
     }
+}
+
+fn packing(settings: &Settings, memory: Memory) -> Packing {
+    let codec = settings.codec.unwrap_or_default();
+    Packing { memory, codec, max_bytes: settings.max_message }
 }
 
 /// The running program with what the settings change about it.

@@ -1,7 +1,9 @@
 //! What the primary tells the program, and the queue it takes to get there.
 //!
 //! The primary's thread puts events in and never waits: when the program is behind and the queue is
-//! full, events are dropped and counted, and the program learns how many it missed.
+//! full, events are dropped and counted, and the program learns how many it missed. Messages are never
+//! dropped and are not counted against the queue's bound: their own is what may be under way from each
+//! worker, which is told what the program took.
 
 use std::{
     sync::{
@@ -11,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
     builder::Settings, config::Address, error::Error, event::ExitStatus, handle::WorkerHandle,
@@ -116,14 +118,18 @@ impl Event {
 
 /// The two ends of an event queue.
 pub(crate) fn queue(bound: usize) -> (EventSink, EventStream) {
-    let (sender, receiver) = bounded(bound);
-    let counters = Arc::new(Counters::default());
+    let (sender, receiver) = unbounded();
+    let counters = Arc::new(Counters { bound, ..Counters::default() });
     let sink = EventSink { sender, counters: counters.clone() };
     (sink, EventStream { receiver, counters })
 }
 
 #[derive(Debug, Default)]
 struct Counters {
+    /// How many events but messages are kept.
+    bound: usize,
+    /// How many there are.
+    kept: AtomicUsize,
     missed: AtomicU64,
     /// Workers that were asked for and whose `exit` the reader has not seen.
     live: AtomicUsize,
@@ -139,16 +145,28 @@ pub(crate) struct EventSink {
 impl EventSink {
     /// Puts an event in, or counts it as missed.
     pub(crate) fn emit(&self, event: Event) {
-        let Err(TrySendError::Full(event)) = self.sender.try_send(event) else { return };
-        self.counters.taken(&event);
-        self.counters.missed.fetch_add(1, SeqCst);
-        self.tell_missed();
+        if let Err(event) = self.offer(event) {
+            self.counters.gone(&event);
+            self.counters.missed.fetch_add(1, SeqCst);
+            self.tell_missed();
+        }
+    }
+
+    /// Puts an event in if there is room.
+    fn offer(&self, event: Event) -> Result<(), Event> {
+        if !matches!(event, Event::Message { .. }) {
+            let more = |kept| (kept < self.counters.bound).then_some(kept + 1);
+            if self.counters.kept.fetch_update(SeqCst, SeqCst, more).is_err() {
+                return Err(event);
+            }
+        }
+        self.sender.send(event).map_err(|refused| refused.0)
     }
 
     /// The reader may have made room, and be waiting, since the queue was full.
     fn tell_missed(&self) {
         let count = self.counters.missed.swap(0, SeqCst);
-        if self.sender.try_send(Event::Missed { count }).is_err() {
+        if self.offer(Event::Missed { count }).is_err() {
             self.counters.missed.fetch_add(count, SeqCst);
         }
     }
@@ -170,13 +188,25 @@ impl EventStream {
     /// nothing can come any more.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Option<Event> {
         let event = self.at_hand().or_else(|| self.wait(deadline))?;
-        self.counters.taken(&event);
+        self.counters.gone(&event);
         Some(event)
     }
 
     /// The next event; waits for it until the primary has ended, whoever is alive.
     pub(crate) fn next_of_all(&self) -> Option<Event> {
-        self.receiver.recv().ok().or_else(|| self.missed())
+        let event = self.receiver.recv().ok();
+        event.map(|event| self.take(event)).or_else(|| self.missed())
+    }
+
+    /// An event left the queue.
+    fn take(&self, event: Event) -> Event {
+        match &event {
+            Event::Message { worker, message } => worker.line().took(message.bytes()),
+            _ => {
+                self.counters.kept.fetch_sub(1, SeqCst);
+            }
+        }
+        event
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Option<Event> {
@@ -187,11 +217,12 @@ impl EventStream {
             Some(deadline) => self.receiver.recv_deadline(deadline).ok(),
             None => self.receiver.recv().ok(),
         };
-        received.or_else(|| self.missed())
+        received.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn at_hand(&self) -> Option<Event> {
-        self.receiver.try_recv().ok().or_else(|| self.missed())
+        let event = self.receiver.try_recv().ok();
+        event.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn missed(&self) -> Option<Event> {
@@ -201,8 +232,8 @@ impl EventStream {
 }
 
 impl Counters {
-    /// An event left the queue, or never got in.
-    fn taken(&self, event: &Event) {
+    /// The reader has got an event, or never will.
+    fn gone(&self, event: &Event) {
         if let Event::Exit { .. } = event {
             let _ = self.live.fetch_update(SeqCst, SeqCst, |live| live.checked_sub(1));
         }

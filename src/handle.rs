@@ -1,7 +1,7 @@
 //! The primary's view of one worker.
 //!
-//! A handle may live on any thread. It holds what the primary has published about the worker and a way
-//! to ask the primary for something; it never talks to the worker itself.
+//! A handle may live on any thread. It holds what the primary has published about the worker, a way to
+//! ask the primary for something, and the line by which messages go straight to the worker.
 
 use std::{
     fmt,
@@ -9,29 +9,26 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
-    config::Memory,
+    channel::{Flow, Receipt},
     error::{Error, ErrorKind, Result},
     event::{State, Step},
     event_loop::Postbox,
     id::{Slot, WorkerId},
-    message::Message,
-    worker::{Flow, Pressure, check_room},
+    message::{self, Handle, Packing, SendError},
+    worker::Line,
 };
 
 /// What handles ask the primary for.
 #[derive(Debug)]
 pub(crate) enum Request {
     Fork(WorkerHandle),
-    Send {
-        worker: WorkerId,
-        message: Message,
-    },
     Disconnect(WorkerId),
     DisconnectAll,
     Kill(WorkerId),
@@ -45,13 +42,12 @@ pub(crate) enum Request {
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) requests: Postbox<Request>,
-    pub(crate) memory: Memory,
-    pub(crate) max_message: usize,
+    pub(crate) packing: Packing,
 }
 
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("memory", &self.memory).finish_non_exhaustive()
+        f.debug_struct("Desk").field("packing", &self.packing).finish_non_exhaustive()
     }
 }
 
@@ -74,7 +70,7 @@ struct Record {
     slot: Slot,
     generation: u32,
     desk: Desk,
-    pressure: Arc<Pressure>,
+    line: Line,
     life: Mutex<State>,
     connected: AtomicBool,
     voluntary: AtomicBool,
@@ -88,8 +84,8 @@ impl WorkerHandle {
             worker,
             slot,
             generation,
+            line: Line::new(desk.packing.memory),
             desk,
-            pressure: Arc::default(),
             life: Mutex::new(State::Starting),
             connected: AtomicBool::new(true),
             voluntary: AtomicBool::new(false),
@@ -156,25 +152,69 @@ impl WorkerHandle {
     }
 
     /// Sends a message to the worker (Node: `worker.send`): behind all that were sent before, also
-    /// before the worker is online or receives.
+    /// before the worker is online or receives. After [`disconnect`](Self::disconnect) it may still be
+    /// sent until the worker's channel is closed; whether its body takes it is the body's affair.
     ///
     /// [`Flow::Slow`] says that the worker has many to take already; the message was queued all the
     /// same.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the worker is gone, [`ErrorKind::Full`] when it has too many
-    /// messages to take, [`ErrorKind::TooLarge`] or [`ErrorKind::Codec`] when the value cannot be sent
-    /// to a process.
-    pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow> {
-        self.check_connected()?;
-        let desk = &self.record.desk;
-        let message = Message::pack(value, desk.memory, desk.max_message)?;
-        let bytes = message.bytes();
-        let flow = check_room(self.record.pressure.load(), bytes)?;
-        self.record.pressure.add(bytes);
-        desk.request(Request::Send { worker: self.id(), message })?;
-        Ok(flow)
+    /// The value comes back in the error: [`ErrorKind::Closed`] when the worker is gone,
+    /// [`ErrorKind::Full`] when it has too many messages to take, [`ErrorKind::TooLarge`] or
+    /// [`ErrorKind::Codec`] when the value cannot be sent to a process.
+    pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow, SendError<T>> {
+        self.post(value, None)
+    }
+
+    /// [`send`](Self::send) with a socket, a listener or a port beside the value (Node:
+    /// `worker.send(message, sendHandle)`), which is the worker's from now on.
+    ///
+    /// # Errors
+    ///
+    /// As `send`; the handle comes back, too.
+    pub fn send_with<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+        handle: impl Into<Handle>,
+    ) -> Result<Flow, SendError<T>> {
+        self.post(value, Some(handle.into()))
+    }
+
+    /// [`send`](Self::send) with a receipt, which says when the message has left this side (Node: the
+    /// callback of `send`). It does not say that the worker has received it.
+    ///
+    /// # Errors
+    ///
+    /// As `send`.
+    pub fn send_tracked<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+    ) -> Result<Receipt, SendError<T>> {
+        // What the flow would say, the receipt says better.
+        let _ = self.send(value)?;
+        Ok(self.record.line.track())
+    }
+
+    /// Blocks until everything that was sent to the worker has left this side, or for this long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receipt::wait`].
+    pub fn flush(&self, limit: Duration) -> Result<()> {
+        self.record.line.track().wait(limit)
+    }
+
+    fn post<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+        handle: Option<Handle>,
+    ) -> Result<Flow, SendError<T>> {
+        let Record { desk, line, .. } = &*self.record;
+        if let Err(error) = self.check_connected() {
+            return Err(SendError::new(error, value, handle));
+        }
+        message::send(value, handle, desk.packing, line.load(), |message| line.send(message))
     }
 
     /// Asks the worker to leave in good order (Node: `worker.disconnect`): it gets no new
@@ -204,8 +244,9 @@ impl WorkerHandle {
         self.record.desk.request(Request::Kill(self.id()))
     }
 
-    pub(crate) fn pressure(&self) -> &Arc<Pressure> {
-        &self.record.pressure
+    /// The way to the worker.
+    pub(crate) fn line(&self) -> &Line {
+        &self.record.line
     }
 
     pub(crate) fn started(&self, pid: u32) {
@@ -223,6 +264,7 @@ impl WorkerHandle {
 
     pub(crate) fn closed(&self) {
         self.record.connected.store(false, SeqCst);
+        self.record.line.close();
     }
 
     fn check_connected(&self) -> Result<()> {

@@ -35,6 +35,7 @@
 pub mod accept;
 mod backend;
 mod builder;
+mod channel;
 pub mod clock;
 mod cluster;
 mod config;
@@ -57,6 +58,7 @@ mod worker;
 
 pub use accept::{Connection, ListenOptions};
 pub use builder::{Builder, Settings};
+pub use channel::{Flow, Receipt};
 pub use cluster::{Cluster, Report};
 pub use config::{Address, Mode, Scheduling, Stdio, Workers};
 pub use error::{Error, ErrorKind, Result};
@@ -64,9 +66,10 @@ pub use event::{ExitStatus, State};
 pub use events::{Event, Events};
 pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
-pub use message::Message;
+pub use message::{Codec, Handle, Message, SendError};
 pub use shared::{SlotStats, StatsPage};
-pub use worker::{Flow, Listener, Outcome, Worker};
+pub use wire::HandleKind;
+pub use worker::{Listener, Outcome, Worker};
 
 /// The name of the cluster this process was started to be a worker of; `None` in a program that was
 /// started in any other way.

@@ -211,7 +211,6 @@ impl Primary {
     fn serve(&mut self, request: Request) {
         match request {
             Request::Fork(handle) => self.fork(handle),
-            Request::Send { worker, message } => self.ask(worker, Command::Message(message)),
             Request::Disconnect(worker) => self.disconnect(worker),
             Request::DisconnectAll => {
                 let workers: Vec<_> = self.workers.keys().copied().collect();
@@ -349,7 +348,7 @@ impl Primary {
         self.workers.insert(worker, entry);
         self.backend.stats().reset(slot, worker.get(), generation);
         self.dispatcher.join(worker, slot);
-        let spec = WorkerSpec { worker, slot, generation, pressure: handle.pressure().clone() };
+        let spec = WorkerSpec { worker, slot, generation, line: handle.line().clone() };
         let started = self.backend.start(&spec);
         if let Ok(pid) = &started {
             handle.started(*pid);

@@ -28,7 +28,8 @@ use crate::event_loop::Source;
 
 /// An accepted stream, TCP or Unix, on the current event loop.
 pub struct Connection {
-    source: Source<Socket>,
+    /// Absent only while its socket is taken out, which consumes the connection.
+    source: Option<Source<Socket>>,
     meter: Option<Rc<dyn Count>>,
     handed: bool,
 }
@@ -66,7 +67,33 @@ impl Connection {
         if let Some(meter) = &meter {
             meter.opened();
         }
-        Ok(Self { source, meter, handed })
+        Ok(Self { source: Some(source), meter, handed })
+    }
+
+    /// Serves a stream that came with a message, or from anywhere else: it becomes non-blocking, and
+    /// a TCP one sends without delay. It may have duplicates; dropping the connection closes this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    ///
+    /// When the thread has no current event loop.
+    pub fn from_stream(stream: impl Into<Socket>) -> io::Result<Self> {
+        let stream = stream.into();
+        stream.set_nonblocking(true)?;
+        send_without_delay(&stream)?;
+        let source = Source::new(stream, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { source: Some(source), meter: None, handed: false })
+    }
+
+    /// The socket, off this loop and no longer counted here.
+    pub(crate) fn into_socket(mut self) -> Socket {
+        self.handed = false;
+        #[expect(clippy::expect_used, reason = "this takes it, once")]
+        let source = self.source.take().expect("a connection has its socket");
+        source.into_inner()
     }
 
     /// The other side's address; `None` for a Unix socket or a peer that has gone.
@@ -93,9 +120,9 @@ impl Connection {
     ///
     /// What the operating system reports, except that there is nothing to read yet.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = ready!(self.source.poll_read_io(cx, |socket| receive(socket, buf)));
+        let read = ready!(self.source().poll_read_io(cx, |socket| receive(socket, buf)));
         if matches!(read, Ok(n) if n > 0 && n < buf.len()) {
-            self.source.clear_readable();
+            self.source().clear_readable();
         }
         Poll::Ready(read)
     }
@@ -106,7 +133,7 @@ impl Connection {
     ///
     /// What the operating system reports, except that its buffer is full.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.source.poll_write_io(cx, |socket| send(socket, buf)));
+        let written = ready!(self.source().poll_write_io(cx, |socket| send(socket, buf)));
         self.note_written(&written, buf.len());
         Poll::Ready(written)
     }
@@ -122,14 +149,14 @@ impl Connection {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written =
-            ready!(self.source.poll_write_io(cx, |mut socket| socket.write_vectored(bufs)));
+            ready!(self.source().poll_write_io(cx, |mut socket| socket.write_vectored(bufs)));
         self.note_written(&written, bufs.iter().map(|buf| buf.len()).sum());
         Poll::Ready(written)
     }
 
     fn note_written(&self, written: &io::Result<usize>, wanted: usize) {
         if matches!(written, Ok(n) if *n < wanted) {
-            self.source.clear_writable();
+            self.source().clear_writable();
         }
     }
 
@@ -168,7 +195,12 @@ impl Connection {
     }
 
     fn socket(&self) -> &Socket {
-        self.source.get_ref()
+        self.source().get_ref()
+    }
+
+    fn source(&self) -> &Source<Socket> {
+        #[expect(clippy::expect_used, reason = "only taking the socket out takes it")]
+        self.source.as_ref().expect("a connection has its socket")
     }
 }
 
@@ -186,7 +218,9 @@ impl Drop for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("socket", self.socket()).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("socket", &self.source.as_ref().map(Source::get_ref))
+            .finish_non_exhaustive()
     }
 }
 

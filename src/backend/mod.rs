@@ -17,8 +17,9 @@ use crate::{
     error::Result,
     event::ExitStatus,
     id::{Slot, WorkerId},
+    message::Packing,
     shared::StatsPage,
-    worker::{Command, Note, Pressure},
+    worker::{Command, Line, Note},
 };
 
 pub(crate) mod process;
@@ -64,8 +65,9 @@ pub(crate) struct WorkerSpec {
     pub(crate) worker: WorkerId,
     pub(crate) slot: Slot,
     pub(crate) generation: u32,
-    /// Messages under way to the worker: the backend subtracts what the worker's body took.
-    pub(crate) pressure: Arc<Pressure>,
+    /// The way to the worker, of which the backend takes its end. It subtracts what the worker's body
+    /// took, and adds what the worker sends.
+    pub(crate) line: Line,
 }
 
 /// What can be done to a worker against its will.
@@ -95,6 +97,6 @@ pub(crate) enum Event {
 pub(crate) struct Common {
     /// The cluster's name.
     pub(crate) name: Arc<str>,
-    /// The largest encoded message, in bytes.
-    pub(crate) max_message: usize,
+    /// How messages are packed.
+    pub(crate) packing: Packing,
 }

@@ -101,6 +101,10 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// An error unless everything has been read.
     pub(super) fn finish(self) -> Result<(), WireError> {
         match self.rest.len() {

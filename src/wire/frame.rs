@@ -1,12 +1,13 @@
 //! Everything that a primary and a worker process can say to each other, and how each of it is written.
 
 use std::{
-    mem,
+    borrow::Cow,
+    fmt, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
 use super::{
-    MAX_CONNECTIONS, MAX_IDS, NAME_LIMIT, PATH_LIMIT, TEXT_LIMIT, VERSION, WireError,
+    MAX_CONNECTIONS, MAX_IDS, NAME_LIMIT, PATH_LIMIT, SMALL, TEXT_LIMIT, VERSION, WireError,
     bytes::{Reader, Writer, within},
 };
 
@@ -32,6 +33,8 @@ pub(crate) enum Frame {
         name: String,
         /// The largest payload of a `Message`, in bytes.
         max_message: u64,
+        /// Whether messages are JSON instead of MessagePack.
+        json: bool,
     },
     /// A `Listen` that worked.
     Granted {
@@ -124,11 +127,90 @@ pub(crate) enum Frame {
     },
     /// A message of the user's. The only frame that may take several packets.
     Message {
-        /// The type that was sent, for the error text when another one is asked for.
-        type_name: String,
-        /// The serialized value.
-        payload: Vec<u8>,
+        /// The message.
+        letter: Letter,
+        /// What the descriptor is that comes with it, if one does.
+        handle: Option<HandleKind>,
     },
+    /// Messages of the user's that were under way together, in order; small ones without descriptors.
+    Messages {
+        /// The messages, at least one.
+        letters: Vec<Letter>,
+    },
+}
+
+/// A message of the user's in encoded form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Letter {
+    /// The type that was sent, for the error text when another one is asked for.
+    pub(crate) type_name: Cow<'static, str>,
+    /// The serialized value.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Letter {
+    /// How many bytes it takes in a `Messages` frame.
+    pub(crate) fn length(&self) -> usize {
+        2 * size_of::<u32>() + self.type_name.len() + self.payload.len()
+    }
+
+    fn write(&self, to: &mut Writer) -> Result<(), WireError> {
+        to.counted("a type name", self.type_name.as_bytes(), NAME_LIMIT)?;
+        to.counted("a message among others", &self.payload, SMALL)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let type_name = from.text("a type name", NAME_LIMIT)?.into();
+        let payload = from.counted("a message among others", SMALL)?.to_vec();
+        Ok(Self { type_name, payload })
+    }
+}
+
+/// What can be sent with a message besides its value (Node: the types of a `sendHandle`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandleKind {
+    /// A [`std::net::TcpStream`] (Node: `net.Socket`).
+    TcpStream,
+    /// A [`std::net::TcpListener`] (Node: `net.Server`).
+    TcpListener,
+    /// A [`std::os::unix::net::UnixStream`].
+    UnixStream,
+    /// A [`std::os::unix::net::UnixListener`].
+    UnixListener,
+    /// A [`std::net::UdpSocket`] (Node: `dgram.Socket`).
+    UdpSocket,
+    /// One end of a channel (Node: `MessagePort`).
+    Port,
+}
+
+impl HandleKind {
+    /// All, in the order of their numbers on the wire, which begin with 1.
+    const ALL: [Self; 6] = [
+        Self::TcpStream,
+        Self::TcpListener,
+        Self::UnixStream,
+        Self::UnixListener,
+        Self::UdpSocket,
+        Self::Port,
+    ];
+
+    fn number(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+impl fmt::Display for HandleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TcpStream => "TcpStream",
+            Self::TcpListener => "TcpListener",
+            Self::UnixStream => "UnixStream",
+            Self::UnixListener => "UnixListener",
+            Self::UdpSocket => "UdpSocket",
+            Self::Port => "Port",
+        })
+    }
 }
 
 /// How a worker gets the connections of a listener.
@@ -190,6 +272,7 @@ pub(super) mod kind {
     /// More of the payload of the `MESSAGE` before.
     pub(in crate::wire) const CHUNK: u8 = 17;
     pub(in crate::wire) const TAKEN: u8 = 18;
+    pub(in crate::wire) const MESSAGES: u8 = 19;
 }
 
 impl Frame {
@@ -198,6 +281,7 @@ impl Frame {
         match self {
             Self::Welcome { .. } | Self::Granted { grant: Grant::Socket { .. }, .. } => 1,
             Self::Connections { ids, .. } => ids.len(),
+            Self::Message { handle, .. } => handle.iter().len(),
             _ => 0,
         }
     }
@@ -227,6 +311,7 @@ impl Frame {
             Self::Finished { .. } => (kind::FINISHED, "Finished"),
             Self::Taken { .. } => (kind::TAKEN, "Taken"),
             Self::Message { .. } => (kind::MESSAGE, "Message"),
+            Self::Messages { .. } => (kind::MESSAGES, "Messages"),
         }
     }
 
@@ -234,7 +319,7 @@ impl Frame {
     pub(super) fn write(&self, to: &mut Writer) -> Result<(), WireError> {
         to.u8(self.label().0);
         match self {
-            Self::Welcome { version, worker, slot, slots, generation, name, max_message } => {
+            Self::Welcome { version, worker, slot, slots, generation, name, max_message, json } => {
                 to.u16(*version);
                 to.u64(*worker);
                 for number in [slot, slots, generation] {
@@ -242,6 +327,7 @@ impl Frame {
                 }
                 to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
                 to.u64(*max_message);
+                to.bool(*json);
             }
             Self::Granted { request, grant } => {
                 to.u32(*request);
@@ -281,9 +367,13 @@ impl Frame {
                 to.u32(*messages);
                 to.u64(*bytes);
             }
-            Self::Message { type_name, payload } => {
-                to.u64(payload.len() as u64);
-                to.counted("a type name", type_name.as_bytes(), NAME_LIMIT)?;
+            Self::Message { letter, handle } => {
+                to.u64(letter.payload.len() as u64);
+                to.counted("a type name", letter.type_name.as_bytes(), NAME_LIMIT)?;
+                to.u8(handle.map_or(0, HandleKind::number));
+            }
+            Self::Messages { letters } => {
+                letters.iter().try_for_each(|letter| letter.write(to))?;
             }
             Self::Disconnect | Self::Online => {}
         }
@@ -293,7 +383,7 @@ impl Frame {
     /// Takes a message's payload out, if this is one: it is sent from where it is.
     pub(super) fn take_payload(&mut self) -> Vec<u8> {
         match self {
-            Self::Message { payload, .. } => mem::take(payload),
+            Self::Message { letter, .. } => mem::take(&mut letter.payload),
             _ => Vec::new(),
         }
     }
@@ -315,6 +405,7 @@ impl Frame {
                 generation: from.u32("a generation")?,
                 name: from.text("the cluster's name", NAME_LIMIT)?,
                 max_message: from.u64("the message limit")?,
+                json: from.bool("the codec")?,
             },
             kind::GRANTED => {
                 Self::Granted { request: from.u32("a request")?, grant: Grant::read(from)? }
@@ -362,8 +453,30 @@ impl Frame {
                 messages: from.u32("a number of messages")?,
                 bytes: from.u64("a number of bytes")?,
             },
+            kind::MESSAGES => Self::Messages { letters: read_letters(from)? },
             got => return Err(WireError::Kind { got }),
         })
+    }
+}
+
+/// At least one; how many follows from the packet's length.
+fn read_letters(from: &mut Reader<'_>) -> Result<Vec<Letter>, WireError> {
+    let mut letters = vec![Letter::read(from)?];
+    while !from.is_empty() {
+        letters.push(Letter::read(from)?);
+    }
+    Ok(letters)
+}
+
+/// What the descriptor beside a message is: 0 says that there is none.
+pub(super) fn read_handle(from: &mut Reader<'_>) -> Result<Option<HandleKind>, WireError> {
+    let what = "a kind of handle";
+    match from.u8(what)? {
+        0 => Ok(None),
+        got => {
+            let kind = HandleKind::ALL.get(usize::from(got) - 1).copied();
+            kind.map(Some).ok_or(WireError::Value { what, got })
+        }
     }
 }
 

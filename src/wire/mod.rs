@@ -6,7 +6,7 @@
 //!
 //! A packet is 1 to [`PACKET_LIMIT`] bytes: the frame's kind, then its fields, little-endian, counts before
 //! what they count. A frame is one packet, except a message: its packets follow each other without another
-//! frame in between. Descriptors travel beside the packet of their frame; here they are only counted.
+//! frame in between. Descriptors travel beside the first packet of their frame; here they are only counted.
 //!
 //! What arrives is hostile until it is decoded: any packet ends in a frame or an error, never in a panic, and
 //! never makes the decoder hold more than what has arrived and was allowed to arrive. After an error nothing
@@ -21,11 +21,12 @@ mod tests;
 use std::io::IoSlice;
 
 use bytes::{Reader, Writer};
-use frame::kind;
-pub(crate) use frame::{Address, Frame, Grant, ListenOptions};
+pub use frame::HandleKind;
+pub(crate) use frame::{Address, Frame, Grant, Letter, ListenOptions};
+use frame::{kind, read_handle};
 
 /// The protocol's version. Both sides must have the same one; it is the first thing they tell each other.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 /// The largest packet, in bytes; well below what a `SOCK_SEQPACKET` takes with default buffers.
 pub(crate) const PACKET_LIMIT: usize = 64 * 1024;
@@ -38,6 +39,9 @@ pub(crate) const MAX_IDS: usize = 4096;
 
 /// The longest name of a cluster or a type, in bytes. A longer one is not sent.
 pub(crate) const NAME_LIMIT: usize = 4 * 1024;
+
+/// The largest payload that shares a packet with other messages, in bytes.
+pub(crate) const SMALL: usize = 8 * 1024;
 
 /// The longest error text, in bytes. A longer one is cut.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
@@ -164,9 +168,29 @@ pub(crate) struct Decoder {
 /// A message of which some packets are still to come.
 #[derive(Debug)]
 struct Partial {
-    type_name: String,
-    payload: Vec<u8>,
+    letter: Letter,
     total: usize,
+    handle: Option<HandleKind>,
+}
+
+/// The descriptors that came with a packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) count: usize,
+    /// More were sent than could be opened here.
+    pub(crate) lost: bool,
+}
+
+impl Given {
+    /// An error unless these are as many as the packet must have, or would be, had none been lost.
+    fn check(self, frame: &'static str, expected: usize) -> Result<(), WireError> {
+        // With some lost, as many as expected means that more were sent.
+        let fits = if self.lost { self.count < expected } else { self.count == expected };
+        if fits {
+            return Ok(());
+        }
+        Err(WireError::Descriptors { frame, got: self.count, expected })
+    }
 }
 
 impl Decoder {
@@ -175,42 +199,54 @@ impl Decoder {
         Self { max_message, partial: None }
     }
 
-    /// Takes the next packet and the number of descriptors that came with it. `None` means that more packets
-    /// of the same message must follow.
-    pub(crate) fn push(
-        &mut self,
-        packet: &[u8],
-        descriptors: usize,
-    ) -> Result<Option<Frame>, WireError> {
+    /// Takes the next packet, knowing of the descriptors that came with it. `None` means that more
+    /// packets of the same message must follow.
+    pub(crate) fn push(&mut self, packet: &[u8], given: Given) -> Result<Option<Frame>, WireError> {
         bytes::within("a packet", packet.len(), PACKET_LIMIT)?;
         let (&kind, fields) = packet.split_first().ok_or(WireError::Empty)?;
-        let frame = match (kind, self.partial.take()) {
-            (kind::CHUNK, Some(partial)) => self.extend(partial, fields)?,
-            (kind::CHUNK, None) => return Err(WireError::Stray),
-            (_, Some(partial)) => {
-                return Err(WireError::Interrupted { missing: partial.missing() });
+        match (kind, self.partial.take()) {
+            (kind::CHUNK, Some(partial)) => {
+                given.check("a part of a message", 0)?;
+                self.extend(partial, fields)
             }
-            (kind::MESSAGE, None) => self.begin(Reader::new(fields))?,
-            (kind, None) => Some(Frame::read(kind, Reader::new(fields))?),
-        };
-        let name = frame.as_ref().map_or("a part of a message", Frame::name);
-        let expected = frame.as_ref().map_or(0, Frame::descriptors);
-        if descriptors != expected {
-            return Err(WireError::Descriptors { frame: name, got: descriptors, expected });
+            (kind::CHUNK, None) => Err(WireError::Stray),
+            (_, Some(partial)) => Err(WireError::Interrupted { missing: partial.missing() }),
+            (kind::MESSAGE, None) => self.begin(Reader::new(fields), given),
+            (kind, None) => {
+                let frame = Frame::read(kind, Reader::new(fields))?;
+                given.check(frame.name(), frame.descriptors())?;
+                self.check_letters(&frame)?;
+                Ok(Some(frame))
+            }
         }
-        Ok(frame)
     }
 
-    fn begin(&mut self, mut from: Reader<'_>) -> Result<Option<Frame>, WireError> {
-        let total = from.u64("a message's length")?;
+    /// Whether a message has begun and not ended.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    fn check_letters(&self, frame: &Frame) -> Result<(), WireError> {
+        let Frame::Messages { letters } = frame else { return Ok(()) };
+        let longest = letters.iter().map(|letter| letter.payload.len() as u64).max();
+        self.check_length(longest.unwrap_or_default()).map(drop)
+    }
+
+    fn check_length(&self, length: u64) -> Result<usize, WireError> {
         let too_long =
-            WireError::TooLong { what: "a message", got: total, limit: self.max_message };
-        let total = match usize::try_from(total) {
-            Ok(size) if total <= self.max_message => size,
-            _ => return Err(too_long),
-        };
-        let type_name = from.text("a type name", NAME_LIMIT)?;
-        let partial = Partial { type_name, payload: Vec::new(), total };
+            WireError::TooLong { what: "a message", got: length, limit: self.max_message };
+        match usize::try_from(length) {
+            Ok(size) if length <= self.max_message => Ok(size),
+            _ => Err(too_long),
+        }
+    }
+
+    fn begin(&mut self, mut from: Reader<'_>, given: Given) -> Result<Option<Frame>, WireError> {
+        let total = self.check_length(from.u64("a message's length")?)?;
+        let type_name = from.text("a type name", NAME_LIMIT)?.into();
+        let handle = read_handle(&mut from)?;
+        given.check("Message", handle.iter().len())?;
+        let partial = Partial { letter: Letter { type_name, payload: Vec::new() }, total, handle };
         match from.rest() {
             [] if total == 0 => Ok(Some(partial.finish())),
             chunk => self.extend(partial, chunk),
@@ -229,7 +265,7 @@ impl Decoder {
 
 impl Partial {
     fn missing(&self) -> usize {
-        self.total - self.payload.len()
+        self.total - self.letter.payload.len()
     }
 
     /// Grows with what arrives, by doubling, and never beyond the announced and permitted total.
@@ -238,15 +274,16 @@ impl Partial {
         if chunk.is_empty() || chunk.len() > missing {
             return Err(WireError::Chunk { got: chunk.len(), missing });
         }
-        let length = self.payload.len();
-        if self.payload.capacity() - length < chunk.len() {
-            self.payload.reserve_exact(chunk.len().max(length).min(missing));
+        let payload = &mut self.letter.payload;
+        let length = payload.len();
+        if payload.capacity() - length < chunk.len() {
+            payload.reserve_exact(chunk.len().max(length).min(missing));
         }
-        self.payload.extend_from_slice(chunk);
+        payload.extend_from_slice(chunk);
         Ok(())
     }
 
     fn finish(self) -> Frame {
-        Frame::Message { type_name: self.type_name, payload: self.payload }
+        Frame::Message { letter: self.letter, handle: self.handle }
     }
 }

@@ -28,17 +28,32 @@ fn only_packet(frame: Frame) -> Vec<u8> {
 
 fn decode(packets: &[(Vec<u8>, usize)]) -> Result<Vec<Frame>, WireError> {
     let mut decoder = Decoder::new(MAX_MESSAGE);
-    let frames = packets.iter().map(|(bytes, count)| decoder.push(bytes, *count));
+    let frames = packets.iter().map(|(bytes, count)| decoder.push(bytes, given(*count)));
     frames.filter_map(Result::transpose).collect()
 }
 
 fn refused(packet: &[u8]) -> WireError {
-    Decoder::new(MAX_MESSAGE).push(packet, 0).unwrap_err()
+    Decoder::new(MAX_MESSAGE).push(packet, given(0)).unwrap_err()
 }
 
 fn message(length: usize) -> Frame {
     let payload = (0..length).map(|index| index as u8).collect();
-    Frame::Message { type_name: "alloc::vec::Vec<u8>".into(), payload }
+    Frame::Message {
+        letter: Letter { type_name: "alloc::vec::Vec<u8>".into(), payload },
+        handle: None,
+    }
+}
+
+fn with_handle(length: usize, kind: HandleKind) -> Frame {
+    match message(length) {
+        Frame::Message { letter, .. } => Frame::Message { letter, handle: Some(kind) },
+        frame => frame,
+    }
+}
+
+/// So many descriptors, none lost.
+fn given(count: usize) -> Given {
+    Given { count, lost: false }
 }
 
 fn addresses() -> impl Strategy<Value = Address> {
@@ -58,17 +73,19 @@ fn grants() -> impl Strategy<Value = Grant> {
 }
 
 fn from_primary() -> impl Strategy<Value = Frame> {
-    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), any::<u64>()).prop_map(
-        |(worker, [slot, slots, generation], name, max_message)| Frame::Welcome {
-            version: VERSION,
-            worker,
-            slot,
-            slots,
-            generation,
-            name,
-            max_message,
-        },
-    );
+    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), any::<(u64, bool)>())
+        .prop_map(|(worker, [slot, slots, generation], name, (max_message, json))| {
+            Frame::Welcome {
+                version: VERSION,
+                worker,
+                slot,
+                slots,
+                generation,
+                name,
+                max_message,
+                json,
+            }
+        });
     prop_oneof![
         welcome,
         (any::<u32>(), grants()).prop_map(|(request, grant)| Frame::Granted { request, grant }),
@@ -110,7 +127,18 @@ fn frames() -> impl Strategy<Value = Frame> {
         3 => from_primary(),
         3 => from_worker(),
         1 => prop_oneof![0..100_usize, 60_000..200_000_usize].prop_map(message),
+        1 => (prop_oneof![0..100_usize, 60_000..200_000_usize], handles())
+            .prop_map(|(length, kind)| with_handle(length, kind)),
+        1 => vec((any::<u8>(), vec(any::<u8>(), 0..100)), 1..20).prop_map(|letters| {
+            let letter = |(name, payload)| Letter { type_name: format!("{name}").into(), payload };
+            Frame::Messages { letters: letters.into_iter().map(letter).collect() }
+        }),
     ]
+}
+
+fn handles() -> impl Strategy<Value = HandleKind> {
+    use HandleKind::*;
+    prop::sample::select(vec![TcpStream, TcpListener, UnixStream, UnixListener, UdpSocket, Port])
 }
 
 /// Feeds packets to a decoder that is used on after errors, and checks what it holds after each.
@@ -119,10 +147,10 @@ fn feed(packets: &[(Vec<u8>, usize)]) {
     let mut arrived = 0;
     for (packet, descriptors) in packets {
         arrived += packet.len();
-        let _ = decoder.push(packet, *descriptors);
+        let _ = decoder.push(packet, given(*descriptors));
         if let Some(partial) = &decoder.partial {
-            assert!(partial.payload.capacity() <= 2 * arrived);
-            assert!(partial.payload.capacity() <= partial.total);
+            assert!(partial.letter.payload.capacity() <= 2 * arrived);
+            assert!(partial.letter.payload.capacity() <= partial.total);
             assert!(partial.total as u64 <= MAX_MESSAGE);
         }
     }
@@ -175,9 +203,9 @@ proptest! {
     ) {
         let mut bytes = only_packet(frame.clone());
         let cut = &bytes[..cut.index(bytes.len())];
-        prop_assert!(Decoder::new(0).push(cut, frame.descriptors()).is_err());
+        prop_assert!(Decoder::new(0).push(cut, given(frame.descriptors())).is_err());
         bytes.push(0);
-        let longer = Decoder::new(0).push(&bytes, frame.descriptors());
+        let longer = Decoder::new(0).push(&bytes, given(frame.descriptors()));
         prop_assert_eq!(longer, Err(WireError::Trailing { bytes: 1 }));
     }
 
@@ -238,15 +266,18 @@ fn messages_of_every_size_around_a_packet_come_back() {
 #[test]
 fn a_message_over_the_limit_says_both_sizes() {
     let mut decoder = Decoder::new(99);
-    let error = decoder.push(&packets(message(100))[0].0, 0).unwrap_err();
+    let error = decoder.push(&packets(message(100))[0].0, given(0)).unwrap_err();
     assert_eq!(error.to_string(), "a message is too long: 100, the limit is 99");
-    assert!(decoder.push(&packets(message(99))[0].0, 0).unwrap().is_some());
+    assert!(decoder.push(&packets(message(99))[0].0, given(0)).unwrap().is_some());
 
     let huge = [&[kind::MESSAGE][..], &u64::MAX.to_le_bytes(), &[0; 4]].concat();
-    assert!(matches!(Decoder::new(u64::MAX - 1).push(&huge, 0), Err(WireError::TooLong { .. })));
+    assert!(matches!(
+        Decoder::new(u64::MAX - 1).push(&huge, given(0)),
+        Err(WireError::TooLong { .. })
+    ));
     let mut trusting = Decoder::new(u64::MAX);
-    let _ = trusting.push(&[&huge[..], b"x"].concat(), 0);
-    assert!(trusting.partial.is_none_or(|partial| partial.payload.capacity() < 64));
+    let _ = trusting.push(&[&huge[..], b"x"].concat(), given(0));
+    assert!(trusting.partial.is_none_or(|partial| partial.letter.payload.capacity() < 64));
 }
 
 #[test]
@@ -277,9 +308,13 @@ fn another_version_is_recognised_whatever_follows_it() {
 fn a_message_without_progress_is_refused() {
     let wire = packets(message(2 * PACKET_LIMIT));
     let mut decoder = Decoder::new(MAX_MESSAGE);
-    assert_eq!(decoder.push(&wire[0].0, 0), Ok(None));
-    assert!(matches!(decoder.push(&[kind::CHUNK], 0), Err(WireError::Chunk { got: 0, .. })));
-    assert_eq!(decoder.push(&wire[1].0, 0), Err(WireError::Stray), "the rest is not trusted");
+    assert_eq!(decoder.push(&wire[0].0, given(0)), Ok(None));
+    assert!(matches!(decoder.push(&[kind::CHUNK], given(0)), Err(WireError::Chunk { got: 0, .. })));
+    assert_eq!(
+        decoder.push(&wire[1].0, given(0)),
+        Err(WireError::Stray),
+        "the rest is not trusted"
+    );
 }
 
 #[test]
@@ -288,7 +323,7 @@ fn long_texts_are_cut_at_a_character() {
     for text in [text.clone(), format!("x{text}")] {
         let sent = Frame::Finished { failure: Some(text.clone()) };
         let Ok(Some(Frame::Finished { failure: Some(cut) })) =
-            Decoder::new(0).push(&only_packet(sent), 0)
+            Decoder::new(0).push(&only_packet(sent), given(0))
         else {
             panic!("another frame came back")
         };
@@ -307,9 +342,39 @@ fn what_is_over_its_limit_is_not_sent() {
     assert!(matches!(refused(Frame::Adopted { ids: ids(4097) }), WireError::TooLong { .. }));
     assert_eq!(only_packet(Frame::Refused { ids: ids(MAX_IDS) }).len(), 5 + 8 * MAX_IDS);
     let type_name = "x".repeat(NAME_LIMIT + 1);
-    let message = Frame::Message { type_name, payload: Vec::new() };
+    let letter = Letter { type_name: type_name.into(), payload: Vec::new() };
+    let message = Frame::Message { letter, handle: None };
     assert!(matches!(refused(message), WireError::TooLong { got: 4097, limit: 4096, .. }));
     let address = Address::Unix(vec![b'x'; PATH_LIMIT + 1]);
     let listen = Frame::Listen { request: 1, address, options: ListenOptions::default() };
     assert!(matches!(refused(listen), WireError::TooLong { got: 109, .. }));
+}
+
+#[test]
+fn a_lost_descriptor_is_forgiven_and_a_foreign_one_is_not() {
+    let lost = |count| Given { count, lost: true };
+    let with = only_packet(with_handle(3, HandleKind::UdpSocket));
+    let without = only_packet(message(3));
+    let push = |packet: &[u8], given| Decoder::new(99).push(packet, given);
+    assert!(push(&with, lost(0)).unwrap().is_some());
+    assert!(push(&with, given(0)).is_err());
+    assert!(push(&with, lost(1)).is_err());
+    assert!(push(&with, lost(2)).is_err());
+    assert!(push(&without, lost(0)).is_err());
+    let mut unknown = with;
+    let tag = unknown.len() - 4;
+    unknown[tag] = 7;
+    let what = "a kind of handle";
+    assert_eq!(push(&unknown, given(1)), Err(WireError::Value { what, got: 7 }));
+}
+
+#[test]
+fn messages_that_share_a_packet_are_held_to_the_limit_of_one() {
+    let letter = |length| Letter { type_name: "u8".into(), payload: vec![1; length] };
+    let both = only_packet(Frame::Messages { letters: vec![letter(1), letter(10)] });
+    assert!(Decoder::new(10).push(&both, given(0)).is_ok());
+    let error = Decoder::new(9).push(&both, given(0)).unwrap_err();
+    assert!(matches!(error, WireError::TooLong { got: 10, limit: 9, .. }));
+    assert!(matches!(refused(&[kind::MESSAGES]), WireError::Short { .. }));
+    assert!(Outgoing::new(Frame::Messages { letters: vec![letter(SMALL + 1)] }).is_err());
 }

@@ -4,13 +4,14 @@ use std::{fmt, future::poll_fn, io, rc::Rc, task::Poll};
 
 use serde::Serialize;
 
-use super::{Answer, Denial, Listener, Load, Note, State};
+use super::{Answer, Denial, Listener, Note, State};
 use crate::{
     accept::{Grant, ListenOptions},
+    channel::{Flow, Receipt},
     config::Address,
     error::{Error, ErrorKind, Result},
     id::{Slot, WorkerId},
-    message::Message,
+    message::{self, Handle, Message, SendError},
     shared::SlotStats,
 };
 
@@ -120,18 +121,66 @@ impl Worker {
 
     /// Sends a message to the primary (Node: `process.send`): behind all that were sent before.
     ///
-    /// [`Flow::Slow`] says that much is under way already; the message was queued all the same.
+    /// [`Flow::Slow`] says that the program has many to take already; the message was queued all the
+    /// same.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the primary is gone, [`ErrorKind::Full`] when too much is under way,
+    /// The value comes back in the error: [`ErrorKind::Closed`] when the primary is gone,
+    /// [`ErrorKind::Full`] when the program has too many messages to take,
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Codec`] when the value cannot be sent to a process.
-    pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow> {
-        let message =
-            Message::pack(value, self.state.link.memory(), self.state.identity.max_message)?;
-        let flow = check_room(self.state.link.load(), message.bytes())?;
-        self.state.link.send(Note::Message(message))?;
-        Ok(flow)
+    pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow, SendError<T>> {
+        self.post(value, None)
+    }
+
+    /// [`send`](Self::send) with a socket, a listener or a port beside the value (Node:
+    /// `process.send(message, sendHandle)`), which is the primary's from now on.
+    ///
+    /// # Errors
+    ///
+    /// As `send`; the handle comes back, too.
+    pub fn send_with<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+        handle: impl Into<Handle>,
+    ) -> Result<Flow, SendError<T>> {
+        self.post(value, Some(handle.into()))
+    }
+
+    /// [`send`](Self::send) with a receipt, which says when the message has left this worker (Node:
+    /// the callback of `send`). It does not say that the program has received it.
+    ///
+    /// # Errors
+    ///
+    /// As `send`.
+    pub fn send_tracked<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+    ) -> Result<Receipt, SendError<T>> {
+        // What the flow would say, the receipt says better.
+        let _ = self.send(value)?;
+        Ok(self.state.link.track())
+    }
+
+    /// Waits until everything that was sent has left this worker. What has left is delivered, even if
+    /// the process exits or crashes right after.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] when the primary is gone.
+    pub async fn flush(&self) -> Result<()> {
+        self.state.link.track().await
+    }
+
+    fn post<T: Serialize + Send + 'static>(
+        &self,
+        value: T,
+        handle: Option<Handle>,
+    ) -> Result<Flow, SendError<T>> {
+        let State { link, identity, .. } = &*self.state;
+        message::send(value, handle, identity.packing, link.load(), |message| {
+            link.send_message(message)
+        })
     }
 
     /// The next message from the primary, in the order they were sent (Node: the `message` event).
@@ -202,37 +251,6 @@ impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("identity", &self.state.identity).finish_non_exhaustive()
     }
-}
-
-/// What sending a message says about those before it (Node: what `send` returns).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "`Slow` asks to send less until the other side has caught up"]
-pub enum Flow {
-    /// Go on.
-    Go,
-    /// The other side is behind: pause, or the queue's bound will be reached.
-    Slow,
-}
-
-/// Messages and bytes under way from which on a sender is asked to slow down.
-const SLOW: Load = Load { messages: 1024, bytes: 1 << 20 };
-/// Messages and bytes under way at which a message is refused.
-const FULL: Load = Load { messages: 262_144, bytes: 128 << 20 };
-
-/// Whether a message of this many bytes may follow what is under way.
-pub(crate) fn check_room(load: Load, bytes: usize) -> Result<Flow> {
-    if load.messages >= FULL.messages || load.bytes.saturating_add(bytes) > FULL.bytes {
-        let text = format!(
-            "{} messages ({} bytes) are under way and not taken; send less, or receive them",
-            load.messages, load.bytes
-        );
-        return Err(Error::new(ErrorKind::Full, text));
-    }
-    Ok(if load.messages >= SLOW.messages || load.bytes >= SLOW.bytes {
-        Flow::Slow
-    } else {
-        Flow::Go
-    })
 }
 
 /// A listen that waits for its answer; dropping it declines the answer.

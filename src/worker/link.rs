@@ -3,15 +3,13 @@
 //! Both directions are ordered. A backend carries these values to its workers: by moving them, or as
 //! frames and descriptors.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use crate::{
     accept::{Grant, ListenOptions, Offer},
+    channel::{Load, Receipt},
     config::{Address, Memory},
-    error::Result,
+    error::{Error, Result},
     id::{ConnectionId, ListenerId},
     message::Message,
 };
@@ -79,7 +77,7 @@ pub(crate) enum Arrival {
 
 /// A worker's end of the channel to its primary.
 pub(crate) trait Link {
-    /// How messages have to be packed.
+    /// Whether it shares its memory with the primary.
     fn memory(&self) -> Memory;
     /// Queues a note behind those before it. Never blocks.
     ///
@@ -87,47 +85,21 @@ pub(crate) trait Link {
     ///
     /// [`Closed`](crate::ErrorKind::Closed): the primary is gone.
     fn send(&self, note: Note) -> Result<()>;
+    /// Queues a message behind everything that was sent before. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed): the primary is gone; or the handle cannot be sent. The
+    /// message is given back.
+    fn send_message(&self, message: Message) -> Result<(), (Error, Message)>;
     /// What comes next from the primary. Kill overtakes everything.
     fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<Arrival>;
     /// The body took a message of this many bytes: the sender may send more.
     fn taken(&self, bytes: usize);
-    /// What was sent and has not left this worker yet.
+    /// What was sent and the program has not taken yet, as far as is known.
     fn load(&self) -> Load;
+    /// A receipt for everything that was sent so far.
+    fn track(&self) -> Receipt;
     /// Ready when everything that was sent has left this worker, or never can.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-/// Messages under way in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
-/// A [`Load`] that both ends of a direction keep: the sender adds, whoever takes subtracts.
-#[derive(Debug, Default)]
-pub(crate) struct Pressure {
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Pressure {
-    pub(crate) fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    /// Subtracts, but never below nothing: the counts come over a channel.
-    pub(crate) fn subtract(&self, messages: usize, bytes: usize) {
-        let less = |counter: &AtomicUsize, amount: usize| {
-            let _ =
-                counter.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
-        };
-        less(&self.messages, messages);
-        less(&self.bytes, bytes);
-    }
-
-    pub(crate) fn load(&self) -> Load {
-        Load { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
-    }
 }

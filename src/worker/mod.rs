@@ -10,6 +10,7 @@
 
 mod beat;
 mod handle;
+mod line;
 mod link;
 mod listener;
 
@@ -26,9 +27,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub(crate) use handle::check_room;
-pub use handle::{Flow, Worker};
-pub(crate) use link::{Arrival, Command, Denial, Link, Load, Note, Pressure};
+pub use handle::Worker;
+pub(crate) use line::Line;
+pub(crate) use link::{Arrival, Command, Denial, Link, Note};
 pub use listener::Listener;
 
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
     event::ExitStatus,
     event_loop::{self, EventLoop, JoinHandle},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
-    message::Message,
+    message::{Message, Packing},
     shared::SlotMeter,
 };
 use listener::Desk;
@@ -49,8 +50,8 @@ pub(crate) struct Identity {
     pub(crate) generation: u32,
     /// The cluster's name.
     pub(crate) cluster: Arc<str>,
-    /// The largest encoded message, in bytes.
-    pub(crate) max_message: usize,
+    /// How messages are packed.
+    pub(crate) packing: Packing,
 }
 
 /// What a worker does, as the builder keeps it.

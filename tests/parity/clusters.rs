@@ -111,7 +111,7 @@ fn whole_life(scene: &Scene) {
     // A handle keeps the door bell of its cluster, whether there is one or not.
     drop(workers);
     wait_until("the threads to be gone", || system::threads() == before.1);
-    assert_eq!(system::children(), []);
+    assert_eq!(system::children(), Vec::<u32>::new());
     assert_eq!(system::descriptors(), before.0, "{:?}", system::descriptors_of(std::process::id()));
     println!("nothing is left");
 }

@@ -86,20 +86,25 @@ async fn tell_who(worker: Worker) {
     let _ = worker.send(who).unwrap();
 }
 
-const SENT: u64 = 500;
+const SENT: u64 = 100;
+const WORKERS: u64 = 6;
 
 fn missed(scene: &Scene) {
     let cluster = scene.builder().event_queue(16).launch(talk).unwrap();
-    let worker = cluster.fork().unwrap();
-    // Nobody reads, and the worker gets to its end all the same.
-    wait_until("the end of the worker", || worker.is_dead());
+    // Nobody reads, and the workers get to their ends all the same.
+    for _ in 0..WORKERS {
+        let worker = cluster.fork().unwrap();
+        wait_until("the end of the worker", || worker.is_dead());
+    }
     let seen = to_the_end(&cluster);
+    let messages = seen.names(None).into_iter().filter(|name| *name == "message");
+    assert_eq!(messages.count() as u64, WORKERS * SENT, "messages are never dropped");
     let told = seen.0.iter().map(|event| match event {
         Event::Missed { count } => *count,
         _ => 1,
     });
-    // setup, fork, online, the messages, disconnect, exit
-    assert_eq!(told.sum::<u64>(), SENT + 5, "{seen:#?}");
+    // setup, then of each: fork, online, the messages, disconnect, exit
+    assert_eq!(told.sum::<u64>(), 1 + WORKERS * (SENT + 4), "{seen:#?}");
     assert!(seen.names(None).contains(&"missed"));
 }
 

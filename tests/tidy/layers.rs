@@ -26,13 +26,17 @@ enum Peers {
 const LAYERS: [Layer; 7] = [
     Layer { modules: &["sys"], below: &[], peers: Peers::None },
     Layer {
-        modules: &["error", "config", "event", "id", "clock", "metrics", "message"],
+        modules: &["error", "config", "event", "id", "clock", "metrics"],
         below: &[],
         peers: Peers::All,
     },
     Layer { modules: &["supervise", "schedule", "wire"], below: &[1], peers: Peers::None },
     Layer { modules: &["event_loop", "pool", "shared"], below: &[0, 1], peers: Peers::None },
-    Layer { modules: &["accept", "worker", "http"], below: &[0, 1, 2, 3], peers: Peers::Earlier },
+    Layer {
+        modules: &["accept", "channel", "message", "worker", "http"],
+        below: &[0, 1, 2, 3],
+        peers: Peers::Earlier,
+    },
     Layer { modules: &["backend"], below: &[0, 1, 2, 3, 4], peers: Peers::None },
     Layer {
         modules: &["cluster", "primary", "builder", "events", "handle"],

@@ -25,21 +25,21 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
 use super::{
-    channel::{Channel, Fault, Incoming},
     frames,
     spawn::{MARKER, Marker},
 };
 use crate::{
     accept::{Grant, Intake, Offer},
+    channel::{Channel, Credit, Fault, Incoming, Load, Pressure, Receipt},
     config::Memory,
     error::{Context as _, Error, ErrorKind, Result},
     event_loop::{EventLoop, Signals, timeout},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
-    message::Message,
+    message::{self, Codec, Message, Packing},
     shared::{SlotMeter, StatsPage},
     sys::{channel as packets, environment, process},
     wire::{self, Frame},
-    worker::{self, Arrival, Body, Command, Denial, Ended, Identity, Link, Load, Note},
+    worker::{self, Arrival, Body, Command, Denial, Ended, Identity, Link, Note},
 };
 
 /// How long a worker waits for the welcome, which was sent before it was started.
@@ -152,8 +152,8 @@ fn begin(invitation: Invitation) -> Result<Begun> {
         .context(ErrorKind::Start, || "wait for the primary's welcome".into())?;
     let (frame, descriptors) = welcomed?;
     let (identity, meter) = enter_cluster(invitation.worker, frame, descriptors)?;
-    channel.allow_messages(identity.max_message as u64);
-    let link = Rc::new(ProcessLink::new(channel, terminate));
+    channel.allow_messages(identity.packing.max_bytes as u64);
+    let link = Rc::new(ProcessLink::new(channel, terminate, identity.packing));
     Ok(Begun { link, identity, meter, event_loop })
 }
 
@@ -182,7 +182,9 @@ fn enter_cluster(
 ) -> Result<(Identity, SlotMeter)> {
     let refuse = |text: String| Err(Error::new(ErrorKind::Protocol, text));
     let name = frame.name();
-    let Frame::Welcome { worker, slot, slots, generation, name: cluster, max_message, .. } = frame
+    let Frame::Welcome {
+        worker, slot, slots, generation, name: cluster, max_message, json, ..
+    } = frame
     else {
         return refuse(format!("the primary sent {name} before its welcome"));
     };
@@ -199,7 +201,11 @@ fn enter_cluster(
         slot: Slot(slot),
         generation,
         cluster: cluster.into(),
-        max_message: usize::try_from(max_message).unwrap_or(usize::MAX),
+        packing: Packing {
+            memory: Memory::Separate,
+            codec: if json { Codec::Json } else { Codec::MessagePack },
+            max_bytes: usize::try_from(max_message).unwrap_or(usize::MAX),
+        },
     };
     Ok((identity, SlotMeter::new(page, Slot(slot))))
 }
@@ -234,10 +240,14 @@ struct ProcessLink {
     /// Packets left in this turn.
     budget: Cell<usize>,
     gone: Cell<bool>,
+    packing: Packing,
+    /// Messages that were sent and that the program has not taken, as far as the primary has told.
+    sent: Pressure,
+    credit: RefCell<Credit>,
 }
 
 impl ProcessLink {
-    fn new(channel: Channel, terminate: Signals) -> Self {
+    fn new(channel: Channel, terminate: Signals, packing: Packing) -> Self {
         Self {
             channel: RefCell::new(channel),
             terminate,
@@ -245,6 +255,9 @@ impl ProcessLink {
             root: RefCell::default(),
             budget: Cell::new(PACKETS_PER_TURN),
             gone: Cell::new(false),
+            packing,
+            sent: Pressure::default(),
+            credit: RefCell::default(),
         }
     }
 
@@ -280,6 +293,14 @@ impl ProcessLink {
 
     /// Turns a frame into arrivals; `None` if the primary may not send it.
     fn take_in(&self, frame: Frame, descriptors: Vec<OwnedFd>) -> Option<()> {
+        if let Frame::Message { .. } | Frame::Messages { .. } = frame {
+            return self.take_in_messages(frame, descriptors, false);
+        }
+        if let Frame::Taken { messages, bytes } = frame {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.sent.subtract(messages as usize, bytes);
+            return Some(());
+        }
         let mut sockets = descriptors.into_iter().map(Socket::from);
         let mut arrivals = self.arrivals.borrow_mut();
         if let Frame::Connections { listener, ids } = frame {
@@ -291,9 +312,6 @@ impl ProcessLink {
             return Some(());
         }
         arrivals.push_back(Arrival::Command(match frame {
-            Frame::Message { type_name, payload } => {
-                Command::Message(Message::encoded(type_name, payload))
-            }
             Frame::Granted { request, grant } => {
                 Command::Granted { request, grant: grant_of(grant, sockets.next())? }
             }
@@ -303,6 +321,14 @@ impl ProcessLink {
             Frame::Disconnect => Command::Disconnect,
             _ => return None,
         }));
+        Some(())
+    }
+
+    fn take_in_messages(&self, frame: Frame, sent: Vec<OwnedFd>, stripped: bool) -> Option<()> {
+        let messages = message::receive(frame, sent, stripped, self.packing);
+        let messages = messages.inspect_err(|error| log::error!("{error}")).ok()?;
+        let commands = messages.into_iter().map(Command::Message).map(Arrival::Command);
+        self.arrivals.borrow_mut().extend(commands);
         Some(())
     }
 
@@ -320,7 +346,9 @@ impl ProcessLink {
                 let denied = Arrival::Command(Command::Denied { request, denial });
                 self.arrivals.borrow_mut().push_back(denied);
             }
-            _ => {}
+            frame => {
+                self.take_in_messages(frame, Vec::new(), true);
+            }
         }
     }
 }
@@ -331,13 +359,27 @@ impl Link for ProcessLink {
     }
 
     fn send(&self, note: Note) -> Result<()> {
-        if self.gone.get() || self.channel.borrow().is_broken() {
+        if self.gone.get() || self.channel.borrow().outlet().is_closed() {
             return Err(Error::new(ErrorKind::Closed, "the primary is gone"));
         }
         frames::of_note(note)?.into_iter().try_for_each(|frame| self.queue(frame))
     }
 
+    fn send_message(&self, message: Message) -> Result<(), (Error, Message)> {
+        if self.gone.get() {
+            return Err((Error::new(ErrorKind::Closed, "the primary is gone"), message));
+        }
+        let (bytes, under_way) = (message.bytes(), self.sent.load().messages);
+        message::post(message, self.channel.borrow().outlet(), under_way)?;
+        self.sent.add(bytes);
+        Ok(())
+    }
+
     fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        let next = self.arrivals.borrow_mut().pop_front();
+        if let Some(arrival) = next {
+            return Poll::Ready(arrival);
+        }
         self.root.replace(Some(cx.waker().clone()));
         if self.gone.get() {
             return Poll::Pending;
@@ -371,12 +413,18 @@ impl Link for ProcessLink {
     }
 
     fn taken(&self, bytes: usize) {
+        let Some(Load { messages, bytes }) = self.credit.borrow_mut().take(bytes) else { return };
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
         // The frame is fixed in size: it always can be queued.
-        let _ = self.queue(Frame::Taken { messages: 1, bytes: bytes as u64 });
+        let _ = self.queue(Frame::Taken { messages, bytes: bytes as u64 });
     }
 
     fn load(&self) -> Load {
-        self.channel.borrow().load()
+        self.sent.load()
+    }
+
+    fn track(&self) -> Receipt {
+        self.channel.borrow().outlet().track()
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -12,7 +12,6 @@ use crate::{
     config::Address,
     error::{Error, ErrorKind, Result},
     id::{ConnectionId, ListenerId},
-    message::Message,
     wire::{self, Frame, MAX_IDS},
     worker::Note,
 };
@@ -39,7 +38,10 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
             Frame::Accepting { listener: listener.0, accepting }
         }
         Note::Leaving { voluntary } => Frame::Leaving { voluntary },
-        Note::Message(it) => message(it)?,
+        Note::Message(_) => {
+            let text = "a message is no note on this channel";
+            return Err(Error::new(ErrorKind::Protocol, text));
+        }
         Note::Finished { failure } => Frame::Finished { failure },
     }])
 }
@@ -59,20 +61,9 @@ pub(super) fn note(frame: Frame) -> Option<Note> {
             Note::Accepting { listener: ListenerId(listener), accepting }
         }
         Frame::Leaving { voluntary } => Note::Leaving { voluntary },
-        Frame::Message { type_name, payload } => {
-            Note::Message(Message::encoded(type_name, payload))
-        }
         Frame::Finished { failure } => Note::Finished { failure },
         _ => return None,
     })
-}
-
-/// The frame of a user's message.
-pub(super) fn message(message: Message) -> Result<Frame> {
-    let text = "a message for another process must be encoded; it was packed to be moved";
-    let (type_name, payload) =
-        message.into_encoded().ok_or_else(|| Error::new(ErrorKind::Protocol, text))?;
-    Ok(Frame::Message { type_name, payload })
 }
 
 pub(super) fn address(address: &Address) -> wire::Address {

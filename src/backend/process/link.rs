@@ -19,7 +19,6 @@ use std::{
         unix::process::ExitStatusExt,
     },
     process::Child,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -32,21 +31,19 @@ use rustix::{
 };
 use socket2::Socket;
 
-use super::{
-    channel::{Channel, Descriptor, Fault, Incoming},
-    frames,
-};
+use super::frames;
 use crate::{
     accept::{Grant, Intake, Offer},
     backend::{Event, WorkerSpec},
+    channel::{Channel, Descriptor, Fault, Incoming},
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
     event_loop::Source,
     id::{ConnectionId, ListenerId, WorkerId},
-    message::Message,
+    message::{self, Packing},
     sys::process::{self, Signal},
     wire::{self, Frame},
-    worker::{Command, Note, Pressure},
+    worker::{Command, Line, Note},
 };
 
 /// How many packets of one worker are received before the others have their turn.
@@ -67,7 +64,8 @@ pub(super) struct Link {
     stage: Stage,
     offers: BTreeMap<ConnectionId, Kept>,
     granted: BTreeSet<ListenerId>,
-    pressure: Arc<Pressure>,
+    line: Line,
+    packing: Packing,
 }
 
 /// A process that was killed and not reaped.
@@ -107,7 +105,7 @@ enum Stage {
 /// An offer that was not answered yet. The outbox holds the socket, too, until it is sent.
 struct Kept {
     listener: ListenerId,
-    socket: Rc<Socket>,
+    socket: Arc<Socket>,
 }
 
 /// What is wrong with a frame that came intact.
@@ -121,6 +119,10 @@ enum Breach {
     Listener,
     #[error("the peer is not the process that was started")]
     Stranger,
+    #[error("the peer broke the protocol: {0}")]
+    Message(#[from] Error),
+    #[error("the peer broke the protocol: it sends more messages than can be under way")]
+    Flood,
 }
 
 impl Link {
@@ -129,7 +131,12 @@ impl Link {
     /// # Errors
     ///
     /// The process cannot be watched. It has been killed and reaped.
-    pub(super) fn new(spec: &WorkerSpec, channel: Channel, child: Child) -> io::Result<Self> {
+    pub(super) fn new(
+        spec: &WorkerSpec,
+        channel: Channel,
+        child: Child,
+        packing: Packing,
+    ) -> io::Result<Self> {
         let mut child = child;
         let end = watch(&child).inspect_err(|_| end_now(&mut child))?;
         Ok(Self {
@@ -140,7 +147,8 @@ impl Link {
             stage: Stage::Silent,
             offers: BTreeMap::new(),
             granted: BTreeSet::new(),
-            pressure: spec.pressure.clone(),
+            line: spec.line.clone(),
+            packing,
         })
     }
 
@@ -163,7 +171,7 @@ impl Link {
                 keep(&mut self.offers, channel, offer);
                 Ok(())
             }
-            Command::Message(message) => push_message(channel, message),
+            Command::Message(message) => self.line.send(message).map_err(|(error, _)| error),
             Command::Granted { request, grant } => {
                 self.granted.insert(grant.listener);
                 push_grant(channel, request, grant)
@@ -237,8 +245,8 @@ impl Link {
 
     fn handle(&mut self, received: Result<Incoming, Fault>, events: &mut Vec<Event>) {
         let handled = match received {
-            Ok(Incoming::Frame(frame, _)) => self.accept(frame, events),
-            Ok(Incoming::Stripped(frame)) => Err(Breach::OutOfPlace(frame.name())),
+            Ok(Incoming::Frame(frame, descriptors)) => self.accept(frame, descriptors, events),
+            Ok(Incoming::Stripped(frame)) => self.accept_stripped(frame, events),
             Ok(Incoming::End) => {
                 self.close(events);
                 Ok(())
@@ -250,7 +258,12 @@ impl Link {
         }
     }
 
-    fn accept(&mut self, frame: Frame, events: &mut Vec<Event>) -> Result<(), Breach> {
+    fn accept(
+        &mut self,
+        frame: Frame,
+        descriptors: Vec<OwnedFd>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Breach> {
         self.advance(&frame)?;
         let worker = self.worker;
         match frame {
@@ -259,7 +272,10 @@ impl Link {
             Frame::Refused { ids } => self.refused(ids, events),
             Frame::Taken { messages, bytes } => {
                 let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                self.pressure.subtract(messages as usize, bytes);
+                self.line.pressure().subtract(messages as usize, bytes);
+            }
+            frame @ (Frame::Message { .. } | Frame::Messages { .. }) => {
+                self.accept_messages(frame, descriptors, false, events)?;
             }
             frame => {
                 let name = frame.name();
@@ -269,6 +285,31 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Nothing that a worker sends has descriptors, but a message.
+    fn accept_stripped(&mut self, frame: Frame, events: &mut Vec<Event>) -> Result<(), Breach> {
+        self.advance(&frame)?;
+        match frame {
+            Frame::Message { .. } => self.accept_messages(frame, Vec::new(), true, events),
+            frame => Err(Breach::OutOfPlace(frame.name())),
+        }
+    }
+
+    fn accept_messages(
+        &mut self,
+        frame: Frame,
+        descriptors: Vec<OwnedFd>,
+        stripped: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Breach> {
+        let worker = self.worker;
+        for message in message::receive(frame, descriptors, stripped, self.packing)? {
+            self.line.upward().add(message.bytes());
+            events.push(Event::Note { worker, note: Note::Message(message) });
+        }
+        // An honest worker stops when it is told nothing of what was taken.
+        if self.line.upward().load().is_excessive() { Err(Breach::Flood) } else { Ok(()) }
     }
 
     /// Nothing comes before `Hello`; it and `Online` come once.
@@ -332,7 +373,9 @@ impl Link {
     /// An offer that the worker has got, if this is one.
     fn take_sent(&mut self, id: ConnectionId) -> Option<(ListenerId, Socket)> {
         let Kept { listener, socket } = self.offers.remove(&id)?;
-        match Rc::try_unwrap(socket) {
+        // The thread that sent it may not have let go of it yet.
+        self.line.outlet().ok()?.settle();
+        match Arc::try_unwrap(socket) {
             Ok(socket) => Some((listener, socket)),
             Err(socket) => {
                 self.offers.insert(id, Kept { listener, socket });
@@ -352,6 +395,7 @@ impl Link {
         let worker = self.worker;
         let Some(channel) = self.channel.take() else { return };
         // The outbox shares the sockets that were not sent.
+        channel.outlet().close();
         drop(channel);
         let ids: Vec<_> = self.offers.keys().copied().collect();
         let left = ids.into_iter().filter_map(|id| Some((id, self.take_sent(id)?)));
@@ -414,15 +458,11 @@ pub(super) fn offer_of(command: Command) -> Option<Offer> {
 
 fn keep(offers: &mut BTreeMap<ConnectionId, Kept>, channel: &mut Channel, offer: Offer) {
     let Offer { listener, id, socket } = offer;
-    let socket = Rc::new(socket);
+    let socket = Arc::new(socket);
     let frame = Frame::Connections { listener: listener.0, ids: vec![id.0] };
     // A list of one id is within every limit.
     let _ = channel.push(frame, vec![socket.clone()]);
     offers.insert(id, Kept { listener, socket });
-}
-
-fn push_message(channel: &mut Channel, message: Message) -> Result<()> {
-    push(channel, frames::message(message)?, Vec::new())
 }
 
 fn push_grant(channel: &mut Channel, request: u32, grant: Grant) -> Result<()> {
@@ -430,7 +470,7 @@ fn push_grant(channel: &mut Channel, request: u32, grant: Grant) -> Result<()> {
     let (grant, descriptors): (_, Vec<Descriptor>) = match grant.intake {
         Intake::Offers => (wire::Grant::Handed { listener, address }, Vec::new()),
         Intake::Socket(socket) => {
-            (wire::Grant::Socket { listener, address }, vec![Rc::new(socket)])
+            (wire::Grant::Socket { listener, address }, vec![Arc::new(socket)])
         }
         Intake::Queue(_) => {
             let text = "a queue in memory cannot be shared with a worker process";

@@ -7,7 +7,6 @@
 //! Runs on the primary's event loop, on the thread that lives as long as the cluster: the kernel kills
 //! the workers when the thread that forked them ends.
 
-mod channel;
 pub(crate) mod child;
 mod frames;
 mod link;
@@ -20,7 +19,6 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -28,17 +26,18 @@ use std::{
 
 pub(crate) use self::spawn::Program;
 use self::{
-    channel::Channel,
     link::{Link, Remains},
     spawn::Marker,
 };
 use super::{Backend, Common, Event, Force, WorkerSpec};
 use crate::{
     accept::Offer,
+    channel::Channel,
     clock,
     config::Memory,
     error::{Context as _, ErrorKind, Result},
     id::WorkerId,
+    message::Codec,
     shared::StatsPage,
     sys::channel::seqpacket_pair,
     wire::{self, Frame},
@@ -54,7 +53,7 @@ pub(crate) struct ProcessBackend {
     program: Program,
     stats: Arc<StatsPage>,
     /// What a worker maps to see the same page.
-    page: Rc<OwnedFd>,
+    page: Arc<OwnedFd>,
     links: BTreeMap<WorkerId, Link>,
     /// What happened outside of `poll`.
     events: Vec<Event>,
@@ -75,7 +74,7 @@ impl ProcessBackend {
             common,
             program,
             stats,
-            page: Rc::new(page),
+            page: Arc::new(page),
             links: BTreeMap::new(),
             events: Vec::new(),
             abandoned: Vec::new(),
@@ -85,9 +84,12 @@ impl ProcessBackend {
     /// The primary's end of a new channel, with the welcome already in it, and the worker's end.
     fn open_channel(&self, spec: &WorkerSpec) -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = seqpacket_pair()?;
-        let mut channel = Channel::new(ours)?;
-        channel.allow_messages(self.common.max_message as u64);
-        channel.push(self.welcome(spec)?, vec![self.page.clone()]).map_err(io::Error::other)?;
+        let ours = Arc::new(ours);
+        let outlet = spec.line.outlet().map_err(io::Error::other)?;
+        let (welcome, page) = (self.welcome(spec)?, self.page.clone());
+        outlet.open(ours.clone(), welcome, vec![page]).map_err(io::Error::other)?;
+        let mut channel = Channel::with_outlet(ours, outlet)?;
+        channel.allow_messages(self.common.packing.max_bytes as u64);
         // What does not fit now goes out with the first poll.
         match channel.poll_flush(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(fault)) => Err(io::Error::other(fault)),
@@ -104,7 +106,8 @@ impl ProcessBackend {
             slots: number(StatsPage::ROWS)?,
             generation: spec.generation,
             name: self.common.name.to_string(),
-            max_message: self.common.max_message as u64,
+            max_message: self.common.packing.max_bytes as u64,
+            json: self.common.packing.codec == Codec::Json,
         })
     }
 
@@ -135,8 +138,8 @@ impl Backend for ProcessBackend {
         let run = format!("run {}", self.program.exec.display());
         let child =
             self.program.spawn(&marker, theirs.as_fd()).context(ErrorKind::Start, failed(run))?;
-        let link =
-            Link::new(spec, channel, child).context(ErrorKind::Start, failed("watch it".into()))?;
+        let link = Link::new(spec, channel, child, self.common.packing)
+            .context(ErrorKind::Start, failed("watch it".into()))?;
         let pid = link.pid();
         self.links.insert(spec.worker, link);
         Ok(pid)

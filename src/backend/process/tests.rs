@@ -17,21 +17,24 @@ use crate::{
     event_loop::{EventLoop, timeout},
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
+    message::Packing,
     sys::channel::send_packet,
     wire::Outgoing,
-    worker::{Note, Pressure},
+    worker::{Line, Note},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
 const WORKER: WorkerId = WorkerId::new(7);
+const PACKING: Packing =
+    Packing { memory: Memory::Separate, codec: Codec::MessagePack, max_bytes: 16 << 20 };
 
 fn on_loop(f: impl AsyncFnOnce()) {
     EventLoop::new().unwrap().block_on(f()).unwrap();
 }
 
 fn spec() -> WorkerSpec {
-    let pressure = Arc::new(Pressure::default());
-    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, pressure }
+    let line = Line::new(Memory::Separate);
+    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, line }
 }
 
 /// One end of a connection, as a socket to offer.
@@ -57,7 +60,11 @@ fn say(event: &Event) -> String {
 fn link_to(script: &str) -> (Link, OwnedFd) {
     let (ours, theirs) = seqpacket_pair().unwrap();
     let child = Process::new("/bin/sh").args(["-c", script]).spawn().unwrap();
-    (Link::new(&spec(), Channel::new(ours).unwrap(), child).unwrap(), theirs)
+    let (spec, ours) = (spec(), Arc::new(ours));
+    let outlet = spec.line.outlet().unwrap();
+    outlet.open(ours.clone(), Frame::Disconnect, Vec::new()).unwrap();
+    let channel = Channel::with_outlet(ours, outlet).unwrap();
+    (Link::new(&spec, channel, child, PACKING).unwrap(), theirs)
 }
 
 fn put(end: &OwnedFd, frame: Frame) {
@@ -220,7 +227,7 @@ fn backend() -> ProcessBackend {
     let args = ["--exact", fixture, "--nocapture", "--quiet"].map(Into::into).to_vec();
     let stdio = [Stdio::Null, Stdio::Null, Stdio::Inherit];
     let program = Program { args, stdio, ..Program::current().unwrap() };
-    ProcessBackend::new(Common { name: "unit".into(), max_message: 16 << 20 }, program).unwrap()
+    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING }, program).unwrap()
 }
 
 /// Waits until the backend has said `last`, and gives all that it has said.
@@ -239,7 +246,9 @@ async fn until(backend: &mut ProcessBackend, last: &str) -> Vec<String> {
 }
 
 fn text(text: String) -> Command {
-    Command::Message(Message::pack(text, Memory::Separate, 16 << 20).unwrap())
+    let payload = Codec::MessagePack.encode(&text, 16 << 20).unwrap();
+    let type_name = std::any::type_name::<String>().into();
+    Command::Message(Message::encoded(wire::Letter { type_name, payload }, Codec::MessagePack))
 }
 
 #[test]

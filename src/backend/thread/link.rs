@@ -12,11 +12,13 @@ use std::{
 
 use crate::{
     accept::Offer,
+    channel::{Load, Pressure, Receipt},
     config::Memory,
     error::{Error, ErrorKind, Result},
-    event_loop::{Mailbox, Postbox, mailbox},
+    event_loop::{Mailbox, Postbox},
     id::WorkerId,
-    worker::{Arrival, Command, Ended, Link, Load, Note, Pressure},
+    message::Message,
+    worker::{Arrival, Command, Ended, Line, Link, Note},
 };
 
 /// From a worker thread to the primary; all workers share one mailbox.
@@ -32,12 +34,13 @@ pub(super) enum Up {
     },
 }
 
-/// Makes the two ends for a worker.
-pub(super) fn pair(worker: WorkerId, pressure: Arc<Pressure>, up: Postbox<Up>) -> (Near, Far) {
-    let (post, inbox) = mailbox();
-    let (upward, killed) = (Arc::new(Pressure::default()), Arc::new(AtomicBool::new(false)));
-    let near = Near { post, inbox: inbox.clone(), upward: upward.clone(), killed: killed.clone() };
-    (near, Far { worker, inbox, up, pressure, upward, killed })
+/// Makes the two ends for a worker, whose mailbox is its line's.
+pub(super) fn pair(worker: WorkerId, line: &Line, up: Postbox<Up>) -> Result<(Near, Far)> {
+    let (post, inbox) = line.mailbox()?;
+    let killed = Arc::new(AtomicBool::new(false));
+    let (pressure, upward) = (line.pressure().clone(), line.upward().clone());
+    let near = Near { post, inbox: inbox.clone(), killed: killed.clone() };
+    Ok((near, Far { worker, inbox, up, pressure, upward, killed }))
 }
 
 /// The primary's end.
@@ -45,7 +48,6 @@ pub(super) struct Near {
     post: Postbox<Command>,
     /// To get back what the worker never took, also from a thread that is stuck.
     inbox: Mailbox<Command>,
-    upward: Arc<Pressure>,
     killed: Arc<AtomicBool>,
 }
 
@@ -58,11 +60,6 @@ impl Near {
     pub(super) fn kill(&self) {
         self.killed.store(true, Relaxed);
         self.post.wake();
-    }
-
-    /// A message of the worker's arrived.
-    pub(super) fn took(&self, bytes: usize) {
-        self.upward.subtract(1, bytes);
     }
 
     /// The offers that the worker did not take. Only for a worker that will take nothing any more.
@@ -100,11 +97,21 @@ impl Link for Far {
     }
 
     fn send(&self, note: Note) -> Result<()> {
-        if let Note::Message(message) = &note {
-            self.upward.add(message.bytes());
+        self.up.post(Up::Note { worker: self.worker, note }).map_err(|_| gone())
+    }
+
+    fn send_message(&self, message: Message) -> Result<(), (Error, Message)> {
+        let bytes = message.bytes();
+        self.upward.add(bytes);
+        let note = Note::Message(message);
+        match self.up.post(Up::Note { worker: self.worker, note }) {
+            Err(Up::Note { note: Note::Message(message), .. }) => {
+                self.upward.subtract(1, bytes);
+                Err((gone(), message))
+            }
+            // What is refused is what was posted.
+            _ => Ok(()),
         }
-        let posted = self.up.post(Up::Note { worker: self.worker, note });
-        posted.map_err(|_| Error::new(ErrorKind::Closed, "the primary is gone"))
     }
 
     fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<Arrival> {
@@ -127,7 +134,15 @@ impl Link for Far {
         self.upward.load()
     }
 
+    fn track(&self) -> Receipt {
+        Receipt::sent()
+    }
+
     fn poll_flush(&self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Closed, "the primary is gone")
 }

@@ -85,7 +85,7 @@ impl ThreadBackend {
             slot: spec.slot,
             generation: spec.generation,
             cluster: self.common.name.clone(),
-            max_message: self.common.max_message,
+            packing: self.common.packing,
         };
         let (core, stats, body) = (self.core_for(spec), self.stats.clone(), self.body.clone());
         let mut builder =
@@ -102,10 +102,7 @@ impl ThreadBackend {
                 events.push(Event::Returned { worker, offer })
             }
             Up::Note { worker, note } => {
-                if let Some(running) = self.workers.get(&worker) {
-                    if let Note::Message(message) = &note {
-                        running.near.took(message.bytes());
-                    }
+                if self.workers.contains_key(&worker) {
                     events.push(Event::Note { worker, note });
                 }
             }
@@ -135,7 +132,7 @@ impl Backend for ThreadBackend {
     }
 
     fn start(&mut self, spec: &WorkerSpec) -> Result<u32> {
-        let (near, far) = pair(spec.worker, spec.pressure.clone(), self.up.0.clone());
+        let (near, far) = pair(spec.worker, &spec.line, self.up.0.clone())?;
         let thread = self.spawn(spec, far);
         let thread = thread.context(ErrorKind::Start, || {
             format!("cannot start a thread for worker {}", spec.worker)

@@ -1,0 +1,140 @@
+//! How much is under way in one direction, and when a sender has to slow down.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Messages under way in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Load {
+    /// Messages and bytes under way from which on a sender is asked to slow down.
+    const SLOW: Self = Self { messages: 1024, bytes: 1 << 20 };
+    /// Messages and bytes under way at which a message is refused.
+    const FULL: Self = Self { messages: 262_144, bytes: 128 << 20 };
+
+    pub(crate) fn add(&mut self, more: Self) {
+        self.messages = self.messages.saturating_add(more.messages);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    pub(crate) fn subtract(&mut self, less: Self) {
+        self.messages = self.messages.saturating_sub(less.messages);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+
+    /// Whether no sender that looks at the load can have got this far.
+    pub(crate) fn is_excessive(self) -> bool {
+        // One message of up to 1 GiB may pass the bound on bytes, alone.
+        self.messages > Self::FULL.messages || self.bytes > Self::FULL.bytes + (1 << 30)
+    }
+
+    fn reaches(self, bound: Self) -> bool {
+        self.messages >= bound.messages || self.bytes >= bound.bytes
+    }
+}
+
+/// What sending a message says about those before it (Node: what `send` returns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "`Slow` asks to send less until the other side has caught up"]
+pub enum Flow {
+    /// Go on.
+    Go,
+    /// The other side is behind: pause, or the queue's bound will be reached.
+    Slow,
+}
+
+/// Whether a message of this many bytes may follow what is under way.
+pub(crate) fn check_room(load: Load, bytes: usize) -> Result<Flow> {
+    let next = Load { bytes: load.bytes.saturating_add(bytes), ..load };
+    if load.messages >= Load::FULL.messages || next.bytes > Load::FULL.bytes && load.bytes > 0 {
+        let text = format!(
+            "{} messages ({} bytes) are under way and not taken; send less, or receive them",
+            load.messages, load.bytes
+        );
+        return Err(Error::new(ErrorKind::Full, text));
+    }
+    Ok(if load.reaches(Load::SLOW) { Flow::Slow } else { Flow::Go })
+}
+
+/// A [`Load`] that both ends of a direction keep: the sender adds, whoever takes subtracts.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Pressure {
+    pub(crate) fn add(&self, bytes: usize) {
+        self.messages.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Subtracts, but never below nothing: the counts come over a channel.
+    pub(crate) fn subtract(&self, messages: usize, bytes: usize) {
+        let less = |counter: &AtomicUsize, amount: usize| {
+            if amount > 0 {
+                let _ = counter
+                    .fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
+            }
+        };
+        less(&self.messages, messages);
+        less(&self.bytes, bytes);
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        Load { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+    }
+}
+
+/// What was taken and the sender was not told yet: it is told now and then, well before it is slowed
+/// by what it does not know.
+#[derive(Debug, Default)]
+pub(crate) struct Credit {
+    taken: Load,
+}
+
+impl Credit {
+    const DUE: Load = Load { messages: 64, bytes: 64 << 10 };
+
+    /// A message of this many bytes was taken; gives what the sender has to be told now, if anything.
+    pub(crate) fn take(&mut self, bytes: usize) -> Option<Load> {
+        self.taken.add(Load { messages: 1, bytes });
+        self.taken.reaches(Self::DUE).then(|| std::mem::take(&mut self.taken))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_slowed_then_refused() {
+        let flow = |messages, bytes| check_room(Load { messages, bytes }, 10);
+        assert_eq!(flow(0, 0).unwrap(), Flow::Go);
+        assert_eq!(flow(Load::SLOW.messages, 0).unwrap(), Flow::Slow);
+        assert_eq!(flow(1, Load::SLOW.bytes).unwrap(), Flow::Slow);
+        for (messages, bytes) in [(Load::FULL.messages, 0), (1, Load::FULL.bytes - 9)] {
+            assert_eq!(flow(messages, bytes).unwrap_err().kind(), ErrorKind::Full);
+        }
+        assert!(flow(1, Load::FULL.bytes - 10).is_ok());
+    }
+
+    #[test]
+    fn a_message_larger_than_the_bound_passes_alone() {
+        assert!(check_room(Load::default(), Load::FULL.bytes + 1).is_ok());
+    }
+
+    #[test]
+    fn credit_is_given_in_portions() {
+        let mut credit = Credit::default();
+        assert!((1..64).all(|_| credit.take(10).is_none()));
+        assert_eq!(credit.take(10), Some(Load { messages: 64, bytes: 640 }));
+        assert_eq!(credit.take(1 << 20), Some(Load { messages: 1, bytes: 1 << 20 }));
+    }
+}

@@ -1,0 +1,281 @@
+//! The way out of one end of a channel, for any thread.
+//!
+//! One lock holds the outbox and covers the sending itself, so order is the order of the calls. A
+//! thread that sends tries the kernel at once while little is under way, which is what makes a single
+//! message quick; once the other side is behind, messages gather and leave many to a packet. What is
+//! left then is the flusher's, which is woken.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    task::Waker,
+};
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::{
+    Descriptor, Fault, Load, Receipt,
+    outbox::{Outbox, Sealed},
+    receipt::receipt,
+};
+use crate::{
+    sys::channel::send_packet,
+    wire::{Frame, HandleKind, Letter, WireError},
+};
+
+/// Messages that are under way while each is still sent at once.
+const EAGER: usize = 64;
+
+/// Bytes that have gathered after which whoever sends empties the outbox itself.
+const GATHERED: usize = 32 << 10;
+
+/// The way out. Cheap to clone; all clones are the same way.
+#[derive(Clone, Default)]
+pub(crate) struct Outlet {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    outbox: Outbox,
+    /// Absent before the outlet is opened.
+    end: Option<Arc<OwnedFd>>,
+    /// Nothing can be sent any more.
+    closed: bool,
+    /// The kernel takes nothing now; the flusher waits until it does.
+    blocked: bool,
+    flusher: Option<Waker>,
+}
+
+/// How far the sending came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Nothing waits: it has left, or never can.
+    All,
+    /// The kernel will say when it takes more.
+    Blocked,
+    /// The kernel is short of something and will not say when that is over.
+    Short,
+}
+
+/// A message that was not taken: the other side is gone.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    pub(crate) handle: Option<(HandleKind, OwnedFd)>,
+}
+
+impl Outlet {
+    /// The way out of this end.
+    pub(crate) fn new(end: Arc<OwnedFd>) -> Self {
+        let outlet = Self::default();
+        outlet.state.lock().end = Some(end);
+        outlet
+    }
+
+    /// Gives the outlet its end. `first` leaves before everything that was sent already.
+    pub(crate) fn open(
+        &self,
+        end: Arc<OwnedFd>,
+        first: Frame,
+        descriptors: Vec<Descriptor>,
+    ) -> Result<(), WireError> {
+        let mut state = self.state.lock();
+        state.outbox.push_first(first, descriptors)?;
+        state.end = Some(end);
+        Ok(())
+    }
+
+    /// Puts a frame behind all others, for the flusher, which is not woken.
+    ///
+    /// # Errors
+    ///
+    /// A name or a path in it is over its limit. A closed outlet swallows it.
+    pub(crate) fn push(&self, frame: Frame, descriptors: Vec<Descriptor>) -> Result<(), WireError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Ok(());
+        }
+        state.outbox.push(frame, descriptors)
+    }
+
+    /// Sends a small frame without descriptors from any thread.
+    pub(crate) fn send(&self, frame: Frame) {
+        let mut state = self.state.lock();
+        // Such a frame is within every limit.
+        if !state.closed && state.outbox.push(frame, Vec::new()).is_ok() {
+            let flusher = state.hurry(0);
+            drop(state);
+            flusher.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Sends a message from any thread; `under_way` counts those that the other side has not taken.
+    /// The letter's type name is within its limit. Whoever has to flush what is left is woken, or
+    /// there is nobody yet: then the caller is told so.
+    ///
+    /// # Errors
+    ///
+    /// The other side is gone; the handle is given back.
+    pub(crate) fn send_message(
+        &self,
+        letter: Letter,
+        handle: Option<(HandleKind, OwnedFd)>,
+        under_way: usize,
+    ) -> Result<Sent, Unsent> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Unsent { handle });
+        }
+        let (kind, descriptor) = handle.unzip();
+        let descriptors = descriptor.into_iter().map(|fd| Arc::new(fd) as Descriptor).collect();
+        if state.outbox.push(Frame::Message { letter, handle: kind }, descriptors).is_err() {
+            return Ok(Sent::All);
+        }
+        let flusher = state.hurry(under_way);
+        let left = !state.outbox.is_empty();
+        let watched = state.flusher.is_some();
+        drop(state);
+        flusher.into_iter().for_each(Waker::wake);
+        Ok(if left && !watched { Sent::Unwatched } else { Sent::All })
+    }
+
+    /// A receipt for everything that was sent so far.
+    pub(crate) fn track(&self) -> Receipt {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Receipt::lost();
+        }
+        let (ticket, receipt) = receipt();
+        if let Some(ticket) = state.outbox.mark(ticket) {
+            ticket.sent();
+        }
+        receipt
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Whether everything has left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().outbox.is_empty()
+    }
+
+    /// The messages that have not left yet.
+    pub(crate) fn load(&self) -> Load {
+        self.state.lock().outbox.load()
+    }
+
+    /// Sends nothing any more; what waits is dropped.
+    pub(crate) fn close(&self) {
+        let dropped = self.state.lock().close();
+        // Destructors of sockets and tickets run without the lock.
+        drop(dropped);
+    }
+
+    /// Returns when no other thread is in the middle of sending.
+    pub(crate) fn settle(&self) {
+        drop(self.state.lock());
+    }
+
+    /// Names who is woken when something is left to be sent, and sends what waits.
+    pub(super) fn flush(&self, flusher: &Waker) -> Result<Written, Fault> {
+        let mut state = self.state.lock();
+        state.watch(flusher);
+        state.write()
+    }
+
+    /// As [`Self::flush`] without sending. Whether something waits.
+    pub(super) fn watch(&self, flusher: &Waker) -> bool {
+        let mut state = self.state.lock();
+        state.watch(flusher);
+        !state.outbox.is_empty()
+    }
+}
+
+/// What became of a message that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It has left, or its flusher knows.
+    All,
+    /// Something is left and nobody flushes.
+    Unwatched,
+}
+
+impl State {
+    /// Sends at once what should not wait; gives whom to wake.
+    fn hurry(&mut self, under_way: usize) -> Option<Waker> {
+        if self.blocked || self.end.is_none() {
+            return None;
+        }
+        if under_way < EAGER || self.outbox.load().bytes >= GATHERED {
+            // A fault is met again by the flusher, whose affair it is.
+            let _ = self.write();
+        }
+        if self.outbox.is_empty() { None } else { self.flusher.clone() }
+    }
+
+    fn watch(&mut self, flusher: &Waker) {
+        if !self.flusher.as_ref().is_some_and(|known| known.will_wake(flusher)) {
+            self.flusher = Some(flusher.clone());
+        }
+    }
+
+    fn write(&mut self) -> Result<Written, Fault> {
+        let Some(end) = self.end.clone() else { return Ok(Written::All) };
+        self.blocked = false;
+        while let Some(sealed) = self.outbox.first()? {
+            match sealed.send(end.as_fd()) {
+                Ok(()) => self.outbox.advance(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(Written::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    drop(self.close());
+                }
+                Err(error) if is_shortage(&error) => {
+                    self.blocked = true;
+                    return Ok(Written::Short);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Written::All)
+    }
+
+    fn close(&mut self) -> Outbox {
+        self.closed = true;
+        std::mem::take(&mut self.outbox)
+    }
+}
+
+impl Sealed {
+    fn send(&self, end: BorrowedFd<'_>) -> io::Result<()> {
+        let Some(packet) = self.outgoing.packet() else { return Ok(()) };
+        // Only the first packet of a frame has descriptors.
+        let count = packet.descriptors.min(self.descriptors.len());
+        if count == 0 {
+            return send_packet(end, &packet.parts(), &[]);
+        }
+        let descriptors: Vec<BorrowedFd<'_>> =
+            self.descriptors[..count].iter().map(|each| (**each).as_fd()).collect();
+        send_packet(end, &packet.parts(), &descriptors)
+    }
+}
+
+/// The kernel is short of something and will not say when that is over: descriptors in flight
+/// (`ETOOMANYREFS`), or memory.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").finish_non_exhaustive()
+    }
+}
