@@ -1,6 +1,7 @@
 //! The small examples as programs, in both modes.
 //!
-//! They listen on port 3000, as their readers want them to: one at a time, once that port is free.
+//! Servers listen on port 3000, as their readers want them to: one at a time, once that port is free. The others end
+//! by themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
@@ -10,6 +11,7 @@ mod support;
 use std::{
     net::TcpListener,
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, ExitCode},
     sync::Mutex,
 };
@@ -22,7 +24,13 @@ use support::{
     wait_until,
 };
 
-const SCENARIOS: &[Scenario] = &[both("hello", hello), both("axum_router", axum_router)];
+const SCENARIOS: &[Scenario] = &[
+    both("hello", hello),
+    both("axum_router", axum_router),
+    both("events", events),
+    both("messaging", messaging),
+    both("load_balancing", load_balancing),
+];
 
 fn main() -> ExitCode {
     support::run(SCENARIOS, &[])
@@ -57,14 +65,61 @@ fn axum_router(scene: &Scene) {
     run("axum_router", scene, answers);
 }
 
+fn events(scene: &Scene) {
+    let told = ends("events", scene);
+    let at = |text: &str| {
+        let found = told.iter().position(|line| line.starts_with(text));
+        found.unwrap_or_else(|| panic!("no {text:?} in {told:#?}"))
+    };
+    for worker in ["worker 1", "worker 2", "worker 3"] {
+        let life = ["fork", "online", "listening", "disconnect", "exit"];
+        assert!(life.map(|event| at(&format!("{event}: {worker}"))).is_sorted(), "{told:#?}");
+    }
+    assert_eq!(told[at("exit: worker 1")], "exit: worker 1 with code 101 (panic), unasked");
+    assert_eq!(told[at("exit: worker 3")], "exit: worker 3 with code 0, as asked");
+    assert!(at("exit: worker 1") < at("fork: worker 3"), "{told:#?}");
+}
+
+fn messaging(scene: &Scene) {
+    let told = ends("messaging", scene);
+    let healthy = told.iter().filter(|line| line.contains("Healthy")).count();
+    assert_eq!(healthy, 4, "{told:#?}");
+    let sum: u64 = (0..1_000_000).map(|n: u64| n * n).sum();
+    assert_eq!(*told.last().unwrap(), format!("the sum of all squares below 1000000 is {sum}"));
+}
+
+fn load_balancing(scene: &Scene) {
+    let told = ends("load_balancing", scene);
+    assert_eq!(told.len(), 5, "a header, and a line per policy: {told:#?}");
+    for (line, policy) in
+        told[1..].iter().zip(["round-robin", "least-connections", "shared", "reuse-port"])
+    {
+        assert!(line.starts_with(policy), "{line}");
+        let counts = &line[line.find('[').unwrap() + 1..line.find(']').unwrap()];
+        let served = counts.split(", ").map(|count| count.parse::<u32>().unwrap());
+        assert_eq!(served.sum::<u32>(), 400, "{line}");
+    }
+}
+
+/// Runs an example that ends by itself and can explain itself; returns what it told.
+fn ends(example: &str, scene: &Scene) -> Vec<String> {
+    let help = Program::spawn(Command::new(program(example)).arg("--help")).succeed();
+    assert!(help.iter().any(|line| line.contains("--mode <process|thread>")), "{help:#?}");
+    let mut command = Command::new(program(example));
+    let program =
+        Program::spawn(command.args(["--mode", &scene.mode.to_string()]).process_group(0));
+    let pid = program.pid();
+    let told = program.succeed();
+    serve::assert_nobody_left(pid);
+    told
+}
+
 /// Runs an example, and stops it in good order.
 fn run(example: &str, scene: &Scene, answers: impl Fn(&Address)) {
     static PORT_IN_USE: Mutex<()> = Mutex::new(());
     let _guard = PORT_IN_USE.lock();
     wait_until("port 3000 to be free", || TcpListener::bind(PORT).is_ok());
-    let deps = std::env::current_exe().unwrap();
-    let path = deps.ancestors().nth(2).unwrap().join("examples").join(example);
-    let mut command = Command::new(path);
+    let mut command = Command::new(program(example));
     let mut program =
         Program::spawn(command.args(["--mode", &scene.mode.to_string()]).process_group(0));
     program.line(|line| line.contains(" listens on http://127.0.0.1:3000"));
@@ -74,4 +129,10 @@ fn run(example: &str, scene: &Scene, answers: impl Fn(&Address)) {
     let output = program.succeed();
     assert!(output.iter().any(|line| line.starts_with("workers started: ")), "{output:#?}");
     serve::assert_nobody_left(pid);
+}
+
+/// Where the example is: cargo builds it for this test.
+fn program(example: &str) -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    deps.ancestors().nth(2).unwrap().join("examples").join(example)
 }

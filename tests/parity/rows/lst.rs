@@ -1,10 +1,22 @@
 //! Listening and scheduling.
 
 use super::{
-    AS_IN_PROCESS,
+    AS_IN_PROCESS, Cell,
     Cell::{Adapted, Holds, No},
     Row, core, nice,
 };
+
+const CHAPTER: &str = "src/docs/coming_from_node.md";
+
+const UNEVEN: Cell = Cell::Documented { file: CHAPTER, phrase: "`Shared` is uneven on purpose" };
+
+const UNEVEN_UDP: Cell =
+    Cell::Documented { file: CHAPTER, phrase: "A shared UDP socket is as uneven as can be" };
+
+const MULTICAST: Cell =
+    Cell::Documented { file: CHAPTER, phrase: "A second worker cannot join the same group" };
+
+const COST: Cell = Cell::Documented { file: "REPORT.md", phrase: "Round robin against shared:" };
 
 pub const ROWS: &[Row] = &[
     core("LST-01", "Port 0 gives one free port to all workers.", Holds, Holds),
@@ -245,7 +257,7 @@ pub const ROWS: &[Row] = &[
         Holds,
         Adapted("threads take from one queue that the primary fills"),
     ),
-    core("LST-55", "How uneven the shared policy is, is documented.", Holds, Holds),
+    core("LST-55", "How uneven the shared policy is, is documented.", UNEVEN, UNEVEN),
     core(
         "LST-56",
         "Under the shared policy a stopped worker holds no connection back, and waiting ones \
@@ -261,7 +273,12 @@ pub const ROWS: &[Row] = &[
         Holds,
         Holds,
     ),
-    nice("LST-59", "How uneven shared UDP is, is documented, with the alternative.", Holds, Holds),
+    nice(
+        "LST-59",
+        "How uneven shared UDP is, is documented, with the alternative.",
+        UNEVEN_UDP,
+        UNEVEN_UDP,
+    ),
     nice(
         "LST-60",
         "An exclusive UDP port is in use for a second worker; sending without a bind uses a port \
@@ -286,8 +303,8 @@ pub const ROWS: &[Row] = &[
     nice(
         "LST-64",
         "Multicast groups with a shared socket have their limits documented.",
-        Holds,
-        Holds,
+        MULTICAST,
+        MULTICAST,
     ),
     nice(
         "LST-65",
@@ -307,12 +324,7 @@ pub const ROWS: &[Row] = &[
         Adapted("the HTTP server closes them; whoever speaks another protocol can do the same"),
         AS_IN_PROCESS,
     ),
-    nice(
-        "LST-70",
-        "What round-robin costs per connection is measured.",
-        Holds,
-        Adapted("a move through a queue, at a fraction of it"),
-    ),
+    nice("LST-70", "What round-robin costs per connection is measured.", COST, COST),
     core(
         "LST-71",
         "Threads of one program share a port although the kernel would refuse a second bind.",

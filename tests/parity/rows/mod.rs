@@ -1,7 +1,8 @@
 //! What Node's `cluster` and `worker_threads` do, row by row: the claim in this crate's words, and in
 //! which mode it holds.
 //!
-//! Which tests prove a row, the scenarios say. `tests/NODE.md` is made of both, see [`table`].
+//! Which tests prove a row, the scenarios say; what only had to be written down, a file proves.
+//! `tests/NODE.md` is made of both, see [`table`].
 
 mod det;
 mod err;
@@ -14,7 +15,7 @@ mod shut;
 pub mod table;
 mod thr;
 
-use std::fmt;
+use std::{fmt, fs, path::Path};
 
 use bimodal::Mode;
 
@@ -54,6 +55,8 @@ enum Cell {
     Holds,
     /// Its intent holds, in this way.
     Adapted(&'static str),
+    /// It asks for a text or a figure: this file of the project has this phrase.
+    Documented { file: &'static str, phrase: &'static str },
     /// It does not hold, for this reason.
     No(&'static str),
 }
@@ -78,6 +81,16 @@ impl Row {
     }
 }
 
+impl Cell {
+    /// Whether what was to be written down is there, however its lines are broken.
+    fn is_written(&self) -> bool {
+        let Self::Documented { file, phrase } = self else { return false };
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        text.is_ok_and(|text| words(&text).contains(&words(phrase)))
+    }
+}
+
 impl fmt::Display for Importance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -92,6 +105,7 @@ impl fmt::Display for Cell {
         match self {
             Self::Holds => f.write_str("yes"),
             Self::Adapted(how) => write!(f, "adapted: {how}"),
+            Self::Documented { file, phrase } => write!(f, "to read in `{file}`: \"{phrase}\""),
             Self::No(reason) => write!(f, "no: {reason}"),
         }
     }

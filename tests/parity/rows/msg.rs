@@ -62,8 +62,11 @@ pub const ROWS: &[Row] = &[
         "MSG-12",
         "An acknowledgement or a request that nobody expects is passed over; the worker works on \
          and leaves with code 0.",
-        Holds,
-        Holds,
+        Adapted(
+            "an acknowledgement for nothing is passed over; a frame that is no frame of the \
+             protocol ends its worker only",
+        ),
+        Adapted("an acknowledgement for nothing is passed over; there are no frames"),
     ),
     core("MSG-13", "The cluster's `message` names the sender.", Holds, Holds),
     core(
