@@ -27,7 +27,7 @@ use crate::{
     events::{self, Event, EventStream, Events},
     handle::{Desk, Request, WorkerHandle},
     id::{Slot, WorkerId},
-    message::{Codec, Packing},
+    message::{Codec, Packing, Port},
     primary::Primary,
     shared::{SlotStats, StatsPage},
     worker::Body,
@@ -157,6 +157,18 @@ impl Cluster {
     /// [`ErrorKind::Closed`] when the cluster has ended.
     pub fn disconnect(&self) -> Result<()> {
         self.request(Request::DisconnectAll)
+    }
+
+    /// Makes a channel: two ports, either of which can be sent to any worker of the cluster, or used
+    /// here (Node: `new MessageChannel`).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when this process can open no more descriptors.
+    pub fn channel(&self) -> Result<(Port, Port)> {
+        let shared = self.settings.mode == Mode::Thread;
+        let memory = if shared { Memory::Shared } else { Memory::Separate };
+        Port::pair(packing(&self.settings, memory))
     }
 
     /// The settings in force (Node: `cluster.settings`).

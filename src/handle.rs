@@ -84,7 +84,7 @@ impl WorkerHandle {
             worker,
             slot,
             generation,
-            line: Line::new(desk.packing.memory),
+            line: Line::new(desk.packing),
             desk,
             life: Mutex::new(State::Starting),
             connected: AtomicBool::new(true),

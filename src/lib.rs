@@ -66,7 +66,7 @@ pub use event::{ExitStatus, State};
 pub use events::{Event, Events};
 pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
-pub use message::{Codec, Handle, Message, SendError};
+pub use message::{Codec, Handle, Message, Port, SendError};
 pub use shared::{SlotStats, StatsPage};
 pub use wire::HandleKind;
 pub use worker::{Listener, Outcome, Worker};

@@ -5,28 +5,22 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use mio::Interest;
 
-use super::{Descriptor, Fault, Inbox, Incoming, Outlet, outlet::Written};
+use super::{Descriptor, Fault, Inbox, Incoming, Outlet, flusher::Flusher};
 use crate::{
-    event_loop::{Sleep, Source, sleep},
+    event_loop::Source,
     wire::{Frame, WireError},
 };
-
-/// How long to wait when the kernel has no room for what nothing will announce.
-const RETRY: Duration = Duration::from_millis(10);
 
 /// One end of a channel.
 pub(crate) struct Channel {
     source: Source<Arc<OwnedFd>>,
-    outlet: Outlet,
-    retry: Option<Pin<Box<Sleep>>>,
+    flusher: Flusher,
     inbox: Inbox,
 }
 
@@ -40,7 +34,7 @@ impl Channel {
     /// Takes over one end whose way out is known to others.
     pub(crate) fn with_outlet(end: Arc<OwnedFd>, outlet: Outlet) -> io::Result<Self> {
         let source = Source::new(end, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { source, outlet, retry: None, inbox: Inbox::new(0) })
+        Ok(Self { source, flusher: Flusher::new(outlet), inbox: Inbox::new(0) })
     }
 
     /// Receives messages of up to this many bytes from now on.
@@ -50,7 +44,7 @@ impl Channel {
 
     /// The way out.
     pub(crate) fn outlet(&self) -> &Outlet {
-        &self.outlet
+        self.flusher.outlet()
     }
 
     /// Puts a frame behind all others. It leaves with the next [`Self::poll_flush`].
@@ -63,7 +57,7 @@ impl Channel {
         frame: Frame,
         descriptors: Vec<Descriptor>,
     ) -> Result<(), WireError> {
-        self.outlet.push(frame, descriptors)
+        self.outlet().push(frame, descriptors)
     }
 
     /// Sends what waits. Ready when nothing does, because it has left or because it never can. From
@@ -73,30 +67,7 @@ impl Channel {
     ///
     /// The channel cannot be used any more.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        if !self.outlet.watch(cx.waker()) {
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(retry) = &mut self.retry {
-            ready!(retry.as_mut().poll(cx));
-            self.retry = None;
-        }
-        loop {
-            ready!(self.source.poll_writable(cx));
-            match self.outlet.flush(cx.waker())? {
-                Written::All => return Poll::Ready(Ok(())),
-                Written::Blocked => self.source.clear_writable(),
-                Written::Short => return self.poll_retry(cx),
-            }
-        }
-    }
-
-    fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let retry = self.retry.insert(Box::pin(sleep(RETRY)));
-        match retry.as_mut().poll(cx) {
-            Poll::Ready(()) => cx.waker().wake_by_ref(),
-            Poll::Pending => {}
-        }
-        Poll::Pending
+        self.flusher.poll(&self.source, cx)
     }
 
     /// The next frame. At most `budget` packets are received, and subtracted from it; at 0 the task is
@@ -134,11 +105,11 @@ impl Channel {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use super::*;
     use crate::{
-        channel::Load,
+        channel::{Load, outlet::Written},
         event_loop::{EventLoop, timeout},
         sys::channel::{send_packet, seqpacket_pair},
         wire::{Letter, PACKET_LIMIT},
@@ -240,8 +211,8 @@ mod tests {
             one.push(message(8), vec![]).unwrap();
             one.push(message(PACKET_LIMIT), vec![]).unwrap();
             (0..20).for_each(|_| one.push(message(8000), vec![]).unwrap());
-            let receipt = one.outlet.track();
-            assert_eq!(one.outlet.load().messages, 24);
+            let receipt = one.outlet().track();
+            assert_eq!(one.outlet().load().messages, 24);
             flush(&mut one).await;
             receipt.await.unwrap();
             let letters = |lengths: &[usize]| Frame::Messages {
@@ -252,7 +223,7 @@ mod tests {
             for count in [8, 8, 4] {
                 assert_eq!(frame(&mut other).await.0, letters(&vec![8000; count]));
             }
-            assert_eq!(one.outlet.load(), Load::default());
+            assert_eq!(one.outlet().load(), Load::default());
         });
     }
 
@@ -281,7 +252,7 @@ mod tests {
             let receipt = outlet.track();
             drop(other);
             outlet.open(one.source.get_ref().clone(), Frame::Online, vec![]).unwrap();
-            assert_eq!(outlet.flush(std::task::Waker::noop()).unwrap(), Written::All);
+            assert_eq!(outlet.flush().unwrap(), Written::All);
             assert!(receipt.await.is_err());
             let unsent = outlet.send_message(letter(1), handle(), 0).unwrap_err();
             assert!(unsent.handle.is_some());
@@ -293,7 +264,7 @@ mod tests {
         with_pair(async |mut one, mut other| {
             one.push(message(1 << 20), vec![]).unwrap();
             one.push(message(10), vec![]).unwrap();
-            assert_eq!(one.outlet.load(), Load { messages: 2, bytes: (1 << 20) + 10 });
+            assert_eq!(one.outlet().load(), Load { messages: 2, bytes: (1 << 20) + 10 });
             let mut both = [0, 0];
             let received = poll_fn(|cx| {
                 let _ = one.poll_flush(cx);
@@ -305,7 +276,7 @@ mod tests {
             };
             assert_eq!(first, message(1 << 20));
             flush(&mut one).await;
-            assert_eq!(one.outlet.load(), Load::default());
+            assert_eq!(one.outlet().load(), Load::default());
             assert_eq!(frame(&mut other).await.0, message(10));
         });
     }
@@ -338,7 +309,7 @@ mod tests {
                     other.push(Frame::Disconnect, vec![]).unwrap();
                     let _ = other.poll_flush(cx);
                     cx.waker().wake_by_ref();
-                    if other.outlet.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+                    if other.outlet().is_closed() { Poll::Ready(()) } else { Poll::Pending }
                 }),
             );
             send.await.unwrap();
@@ -365,8 +336,8 @@ mod tests {
             let letter = Letter { type_name: type_name.into(), payload: Vec::new() };
             let long = Frame::Message { letter, handle: Some(crate::wire::HandleKind::UdpSocket) };
             assert!(one.push(long, vec![null()]).is_err());
-            assert!(one.outlet.is_empty());
-            assert_eq!(one.outlet.load(), Load::default());
+            assert!(one.outlet().is_empty());
+            assert_eq!(one.outlet().load(), Load::default());
         });
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The way out is an [`Outlet`]: an outbox and the descriptor behind one lock, so that any thread may
 //! send without asking whoever reads. What the kernel does not take at once is left to the flusher,
-//! the task that was told to look after this outlet: a [`Channel`] on its event loop. The way in is an [`Inbox`] and belongs to one owner.
+//! the task that was told to look after this outlet: a [`Channel`] on its event loop, or the
+//! [`courier`] for an end that is on none. The way in is an [`Inbox`] and belongs to one owner.
 //!
 //! What is pushed leaves in that order. Frames of one kind that follow each other in the outbox become
 //! one frame, so that a turn that offers or adopts many connections costs one packet, and messages
@@ -12,7 +13,9 @@
 //! An outlet whose peer is gone takes nothing more, but what the peer had sent before is still
 //! received.
 
+mod courier;
 mod end;
+mod flusher;
 mod inbox;
 mod load;
 mod outbox;
@@ -26,7 +29,7 @@ pub(crate) use inbox::{Inbox, Incoming};
 pub use load::Flow;
 pub(crate) use load::{Credit, Load, Pressure, check_room};
 pub(crate) use outbox::Descriptor;
-pub(crate) use outlet::{Outlet, Sent};
+pub(crate) use outlet::Outlet;
 pub use receipt::Receipt;
 
 use crate::wire::{PACKET_LIMIT, WireError};

@@ -14,6 +14,8 @@ pub(super) struct Outbox {
     parcels: VecDeque<Parcel>,
     /// The messages among them.
     load: Load,
+    /// Whether each frame stays as it is.
+    unmerged: bool,
 }
 
 /// One frame.
@@ -39,6 +41,11 @@ struct Cargo {
 }
 
 impl Outbox {
+    /// One in which no two frames become one.
+    pub(super) fn unmerged() -> Self {
+        Self { unmerged: true, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.parcels.is_empty()
     }
@@ -62,8 +69,8 @@ impl Outbox {
         let parcel = Parcel::new(frame, descriptors)?;
         self.load.add(parcel.cargo().load);
         let rest = match self.parcels.back_mut() {
-            Some(last) => last.absorb(parcel),
-            None => Some(parcel),
+            Some(last) if !self.unmerged => last.absorb(parcel),
+            _ => Some(parcel),
         };
         self.parcels.extend(rest);
         Ok(())

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::{
-    Descriptor, Fault, Load, Receipt,
+    Descriptor, Fault, Load, Receipt, courier,
     outbox::{Outbox, Sealed},
     receipt::receipt,
 };
@@ -47,6 +47,8 @@ struct State {
     /// The kernel takes nothing now; the flusher waits until it does.
     blocked: bool,
     flusher: Option<Waker>,
+    /// What is left goes to the courier.
+    carried: bool,
 }
 
 /// How far the sending came.
@@ -69,9 +71,37 @@ pub(crate) struct Unsent {
 impl Outlet {
     /// The way out of this end.
     pub(crate) fn new(end: Arc<OwnedFd>) -> Self {
-        let outlet = Self::default();
-        outlet.state.lock().end = Some(end);
-        outlet
+        let state = State { end: Some(end), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The way out of an end that is on no event loop. Each message is a packet of its own, so that
+    /// whoever has received one has nothing else in hand.
+    pub(crate) fn carried(end: Arc<OwnedFd>) -> Self {
+        let outbox = Outbox::unmerged();
+        let state = State { end: Some(end), outbox, carried: true, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Lets the end go, if everything has left. Whether that is so.
+    pub(crate) fn let_go(&self) -> bool {
+        let mut state = self.state.lock();
+        let idle = state.outbox.is_empty();
+        if idle {
+            state.closed = true;
+            state.end = None;
+        }
+        idle
+    }
+
+    /// The courier has nothing to do here any more, if everything has left. Whether that is so.
+    pub(super) fn unwatch(&self) -> bool {
+        let mut state = self.state.lock();
+        let idle = state.outbox.is_empty();
+        if idle {
+            state.flusher = None;
+        }
+        idle
     }
 
     /// Gives the outlet its end. `first` leaves before everything that was sent already.
@@ -112,8 +142,7 @@ impl Outlet {
     }
 
     /// Sends a message from any thread; `under_way` counts those that the other side has not taken.
-    /// The letter's type name is within its limit. Whoever has to flush what is left is woken, or
-    /// there is nobody yet: then the caller is told so.
+    /// The letter's type name is within its limit.
     ///
     /// # Errors
     ///
@@ -123,22 +152,29 @@ impl Outlet {
         letter: Letter,
         handle: Option<(HandleKind, OwnedFd)>,
         under_way: usize,
-    ) -> Result<Sent, Unsent> {
+    ) -> Result<(), Unsent> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Unsent { handle });
         }
-        let (kind, descriptor) = handle.unzip();
-        let descriptors = descriptor.into_iter().map(|fd| Arc::new(fd) as Descriptor).collect();
-        if state.outbox.push(Frame::Message { letter, handle: kind }, descriptors).is_err() {
-            return Ok(Sent::All);
+        let (kind, descriptor) = handle.map(|(kind, fd)| (kind, Arc::new(fd))).unzip();
+        let beside = descriptor.iter().map(|fd: &Arc<OwnedFd>| fd.clone() as Descriptor);
+        let frame = Frame::Message { letter, handle: kind };
+        if state.outbox.push(frame, beside.collect()).is_err() {
+            return Ok(());
         }
         let flusher = state.hurry(under_way);
-        let left = !state.outbox.is_empty();
-        let watched = state.flusher.is_some();
+        if state.closed {
+            // The outbox is empty by now, so this is the last owner.
+            return Err(Unsent { handle: kind.zip(descriptor.and_then(Arc::into_inner)) });
+        }
+        let stranded = state.stranded();
         drop(state);
         flusher.into_iter().for_each(Waker::wake);
-        Ok(if left && !watched { Sent::Unwatched } else { Sent::All })
+        if let Some(end) = stranded {
+            courier::carry(self.clone(), end);
+        }
+        Ok(())
     }
 
     /// A receipt for everything that was sent so far.
@@ -160,6 +196,7 @@ impl Outlet {
     }
 
     /// Whether everything has left.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().outbox.is_empty()
     }
@@ -181,28 +218,17 @@ impl Outlet {
         drop(self.state.lock());
     }
 
-    /// Names who is woken when something is left to be sent, and sends what waits.
-    pub(super) fn flush(&self, flusher: &Waker) -> Result<Written, Fault> {
-        let mut state = self.state.lock();
-        state.watch(flusher);
-        state.write()
+    /// Sends what waits.
+    pub(super) fn flush(&self) -> Result<Written, Fault> {
+        self.state.lock().write()
     }
 
-    /// As [`Self::flush`] without sending. Whether something waits.
+    /// Names who is woken when something is left to be sent. Whether something waits.
     pub(super) fn watch(&self, flusher: &Waker) -> bool {
         let mut state = self.state.lock();
         state.watch(flusher);
         !state.outbox.is_empty()
     }
-}
-
-/// What became of a message that was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// It has left, or its flusher knows.
-    All,
-    /// Something is left and nobody flushes.
-    Unwatched,
 }
 
 impl State {
@@ -216,6 +242,16 @@ impl State {
             let _ = self.write();
         }
         if self.outbox.is_empty() { None } else { self.flusher.clone() }
+    }
+
+    /// The end, if something is left that the courier has to be given.
+    fn stranded(&mut self) -> Option<Arc<OwnedFd>> {
+        if !self.carried || self.outbox.is_empty() || self.flusher.is_some() {
+            return None;
+        }
+        // The courier puts its own here.
+        self.flusher = Some(Waker::noop().clone());
+        self.end.clone()
     }
 
     fn watch(&mut self, flusher: &Waker) {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use parking_lot::Mutex;
@@ -69,6 +70,15 @@ impl<T> Mailbox<T> {
             Ok(item) => Poll::Ready(Some(item)),
             Err(TryRecvError::Disconnected) => Poll::Ready(None),
             Err(TryRecvError::Empty) => Poll::Pending,
+        }
+    }
+
+    /// The next item; blocks this thread for it until the deadline, or for ever. `None` then, or when
+    /// nobody can post any more.
+    pub(crate) fn wait_next(&self, deadline: Option<Instant>) -> Option<T> {
+        match deadline {
+            Some(deadline) => self.receiver.recv_deadline(deadline).ok(),
+            None => self.receiver.recv().ok(),
         }
     }
 

@@ -14,6 +14,7 @@ use std::{
 
 use socket2::{Domain, SockRef, Type};
 
+use super::{Packing, Port};
 use crate::{
     accept::Connection,
     error::{Error, ErrorKind, Result},
@@ -40,6 +41,8 @@ pub enum Handle {
     UnixListener(UnixListener),
     /// A UDP socket.
     UdpSocket(UdpSocket),
+    /// One end of a channel.
+    Port(Port),
 }
 
 impl Handle {
@@ -52,6 +55,7 @@ impl Handle {
             Self::UnixStream(_) => HandleKind::UnixStream,
             Self::UnixListener(_) => HandleKind::UnixListener,
             Self::UdpSocket(_) => HandleKind::UdpSocket,
+            Self::Port(_) => HandleKind::Port,
         }
     }
 
@@ -63,6 +67,10 @@ impl Handle {
             Self::UnixStream(socket) => (HandleKind::UnixStream, socket.into()),
             Self::UnixListener(socket) => (HandleKind::UnixListener, socket.into()),
             Self::UdpSocket(socket) => (HandleKind::UdpSocket, socket.into()),
+            Self::Port(port) => match port.into_descriptor() {
+                Ok(descriptor) => (HandleKind::Port, descriptor),
+                Err((error, port)) => return Err((error, Self::Port(port))),
+            },
         })
     }
 
@@ -71,28 +79,30 @@ impl Handle {
     /// # Errors
     ///
     /// The descriptor is something else.
-    pub(crate) fn received(kind: HandleKind, descriptor: OwnedFd) -> Result<Self> {
+    pub(crate) fn received(
+        kind: HandleKind,
+        descriptor: OwnedFd,
+        packing: Packing,
+    ) -> Result<Self> {
         if !is_of(kind, &descriptor).unwrap_or(false) {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 format!("a descriptor came as a {kind} and is something else"),
             ));
         }
-        Self::of(kind, descriptor)
+        Ok(Self::of(kind, descriptor, packing))
     }
 
     /// The handle of a descriptor that is known to be of this kind.
-    pub(crate) fn of(kind: HandleKind, descriptor: OwnedFd) -> Result<Self> {
-        Ok(match kind {
+    pub(crate) fn of(kind: HandleKind, descriptor: OwnedFd, packing: Packing) -> Self {
+        match kind {
             HandleKind::TcpStream => Self::TcpStream(descriptor.into()),
             HandleKind::TcpListener => Self::TcpListener(descriptor.into()),
             HandleKind::UnixStream => Self::UnixStream(descriptor.into()),
             HandleKind::UnixListener => Self::UnixListener(descriptor.into()),
             HandleKind::UdpSocket => Self::UdpSocket(descriptor.into()),
-            HandleKind::Port => {
-                return Err(Error::new(ErrorKind::Protocol, "a port cannot be received here"));
-            }
-        })
+            HandleKind::Port => Self::Port(Port::of(descriptor, packing)),
+        }
     }
 }
 
@@ -136,7 +146,7 @@ macro_rules! kinds {
     )*};
 }
 
-kinds!(TcpStream, TcpListener, UnixStream, UnixListener, UdpSocket);
+kinds!(TcpStream, TcpListener, UnixStream, UnixListener, UdpSocket, Port);
 
 fn mismatch(sent: HandleKind, asked: HandleKind) -> Error {
     Error::new(ErrorKind::Type, format!("the handle is a `{sent}`; a `{asked}` was asked for"))
@@ -159,6 +169,12 @@ impl From<Connection> for Handle {
 mod tests {
     use super::*;
 
+    const PACKING: Packing = Packing {
+        memory: crate::config::Memory::Separate,
+        codec: crate::message::Codec::MessagePack,
+        max_bytes: 100,
+    };
+
     fn every() -> Vec<Handle> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -167,7 +183,8 @@ mod tests {
         let unix = UnixListener::bind(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        vec![listener.into(), stream.into(), one.into(), unix.into(), udp.into()]
+        let (port, _) = Port::pair(PACKING).unwrap();
+        vec![listener.into(), stream.into(), one.into(), unix.into(), udp.into(), port.into()]
     }
 
     #[test]
@@ -176,11 +193,11 @@ mod tests {
         for claimed in kinds {
             for handle in every() {
                 let (actual, descriptor) = handle.into_descriptor().unwrap();
-                let received = Handle::received(claimed, descriptor);
+                let received = Handle::received(claimed, descriptor, PACKING);
                 assert_eq!(received.is_ok(), claimed == actual, "{actual} as {claimed}");
             }
             let file = std::fs::File::open("/dev/null").unwrap();
-            assert!(Handle::received(claimed, file.into()).is_err());
+            assert!(Handle::received(claimed, file.into(), PACKING).is_err());
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod codec;
 mod handle;
+mod port;
 mod receive;
 mod send;
 
@@ -14,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use codec::Codec;
 pub use handle::Handle;
+pub use port::Port;
 pub(crate) use receive::receive;
 pub use send::SendError;
 pub(crate) use send::{post, send};

@@ -48,6 +48,7 @@ fn one(
         return Ok(message.with_lost_handle(kind));
     }
     let descriptor = descriptors.into_iter().next();
-    let handle = descriptor.map(|descriptor| Handle::received(kind, descriptor)).transpose()?;
+    let handle =
+        descriptor.map(|descriptor| Handle::received(kind, descriptor, packing)).transpose()?;
     Ok(message.with_handle(handle))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Attached, Codec, Handle, Kept, Message, Packing, Payload};
 use crate::{
-    channel::{Flow, Load, Outlet, Sent, check_room},
+    channel::{Flow, Load, Outlet, check_room},
     error::{Error, ErrorKind, Result},
 };
 
@@ -37,8 +37,9 @@ pub(crate) fn send<T: Serialize + Send + 'static>(
 pub(crate) fn post(
     message: Message,
     outlet: &Outlet,
+    packing: Packing,
     under_way: usize,
-) -> Result<Sent, (Error, Message)> {
+) -> Result<(), (Error, Message)> {
     let (letter, handle) = message.into_letter().map_err(|message| {
         let text = "a message for another process must be encoded; it was packed to be moved";
         (Error::new(ErrorKind::Protocol, text), message)
@@ -49,7 +50,7 @@ pub(crate) fn post(
     };
     outlet.send_message(letter, handle, under_way).map_err(|unsent| {
         // What was a handle a moment ago is one still.
-        let handle = unsent.handle.and_then(|(kind, fd)| Handle::of(kind, fd).ok());
+        let handle = unsent.handle.map(|(kind, fd)| Handle::of(kind, fd, packing));
         (Error::new(ErrorKind::Closed, "the other side is gone"), Message::returned(handle))
     })
 }

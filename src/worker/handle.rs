@@ -11,7 +11,7 @@ use crate::{
     config::Address,
     error::{Error, ErrorKind, Result},
     id::{Slot, WorkerId},
-    message::{self, Handle, Message, SendError},
+    message::{self, Handle, Message, Port, SendError},
     shared::SlotStats,
 };
 
@@ -170,6 +170,16 @@ impl Worker {
     /// [`ErrorKind::Closed`] when the primary is gone.
     pub async fn flush(&self) -> Result<()> {
         self.state.link.track().await
+    }
+
+    /// Makes a channel: two ports, either of which can be sent to the primary, and by it to any other
+    /// worker (Node: `new MessageChannel`).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when this process can open no more descriptors.
+    pub fn channel(&self) -> Result<(Port, Port)> {
+        Port::pair(self.state.identity.packing)
     }
 
     fn post<T: Serialize + Send + 'static>(

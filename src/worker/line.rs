@@ -19,7 +19,7 @@ use crate::{
     config::Memory,
     error::{Error, ErrorKind, Result},
     event_loop::{Mailbox, Postbox, mailbox},
-    message::{self, Message},
+    message::{self, Message, Packing},
     wire::Frame,
 };
 
@@ -27,6 +27,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Line {
     way: Way,
+    packing: Packing,
     /// Messages to the worker that its body has not taken.
     pressure: Arc<Pressure>,
     /// Messages from the worker that the program has not taken.
@@ -50,15 +51,15 @@ struct Moving {
 }
 
 impl Line {
-    pub(crate) fn new(memory: Memory) -> Self {
-        let way = match memory {
+    pub(crate) fn new(packing: Packing) -> Self {
+        let way = match packing.memory {
             Memory::Shared => {
                 let (post, inbox) = mailbox();
                 Way::Moving(Arc::new(Moving { post, inbox, closed: AtomicBool::new(false) }))
             }
             Memory::Separate => Way::Coded { outlet: Outlet::default(), credit: Arc::default() },
         };
-        Self { way, pressure: Arc::default(), upward: Arc::default() }
+        Self { way, packing, pressure: Arc::default(), upward: Arc::default() }
     }
 
     /// Sends a message behind everything that was sent before.
@@ -73,7 +74,7 @@ impl Line {
         self.pressure.add(bytes);
         let sent = match &self.way {
             Way::Moving(moving) => moving.send(message),
-            Way::Coded { outlet, .. } => message::post(message, outlet, under_way).map(drop),
+            Way::Coded { outlet, .. } => message::post(message, outlet, self.packing, under_way),
         };
         sent.inspect_err(|_| self.pressure.subtract(1, bytes))
     }

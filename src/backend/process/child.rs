@@ -370,7 +370,7 @@ impl Link for ProcessLink {
             return Err((Error::new(ErrorKind::Closed, "the primary is gone"), message));
         }
         let (bytes, under_way) = (message.bytes(), self.sent.load().messages);
-        message::post(message, self.channel.borrow().outlet(), under_way)?;
+        message::post(message, self.channel.borrow().outlet(), self.packing, under_way)?;
         self.sent.add(bytes);
         Ok(())
     }

@@ -33,7 +33,7 @@ fn on_loop(f: impl AsyncFnOnce()) {
 }
 
 fn spec() -> WorkerSpec {
-    let line = Line::new(Memory::Separate);
+    let line = Line::new(PACKING);
     WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, line }
 }
 
