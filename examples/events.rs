@@ -39,7 +39,7 @@ fn main() -> Result<()> {
                     cluster.disconnect()?;
                 }
             }
-            Event::Exit { worker, .. } if !worker.exited_after_disconnect() => {
+            Event::Exit { worker, .. } if worker.exited_after_disconnect() == Some(false) => {
                 cluster.fork()?; // nobody asked it to go: replace it
             }
             _ => {}
@@ -81,7 +81,8 @@ fn tell(event: &Event) {
         Event::Message { worker, message } => println!("message: {worker} sent {message:?}"),
         Event::Disconnect { worker } => println!("disconnect: {worker}"),
         Event::Exit { worker, status } => {
-            let asked = if worker.exited_after_disconnect() { "as asked" } else { "unasked" };
+            let asked =
+                if worker.exited_after_disconnect() == Some(true) { "as asked" } else { "unasked" };
             println!("exit: {worker} with {status}, {asked}");
         }
         Event::Error { error, .. } => println!("error: {error}"),

@@ -1,18 +1,16 @@
 //! The settings of a cluster: chosen, checked, frozen.
 
-use std::{
-    collections::BTreeSet, ffi::OsString, fmt, future::Future, path::PathBuf, sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, ffi::OsString, fmt, future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
 use crate::{
     cluster::{Cluster, Report},
-    config::{Mode, Scheduling, Stdio, Workers},
+    config::{Mode, Scheduling, Workers},
     error::{Error, ErrorKind, Result},
     events::Event,
     message::{self, Codec},
+    setup::Setup,
     worker::{Body, Outcome, Worker},
 };
 
@@ -22,6 +20,7 @@ use crate::{
 pub struct Builder {
     settings: Settings,
     workers: Workers,
+    scheduling: Option<Scheduling>,
     on_event: Option<Observer>,
 }
 
@@ -54,18 +53,8 @@ pub struct Settings {
     pub codec: Option<Codec>,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
-    /// Bytes of stack of a worker thread.
-    pub stack_size: Option<usize>,
-    /// What is added to a worker process's environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// Where a worker process starts.
-    pub cwd: Option<PathBuf>,
-    /// The user a worker process runs as.
-    pub uid: Option<u32>,
-    /// The group a worker process runs as.
-    pub gid: Option<u32>,
-    /// Where a worker process's standard streams go.
-    pub stdio: Option<Stdio>,
+    /// What workers are started with; what was never set holds the default that applies.
+    pub setup: Setup,
 }
 
 impl Builder {
@@ -74,10 +63,7 @@ impl Builder {
             mode,
             name: "default".into(),
             workers: 0,
-            scheduling: match mode {
-                Mode::Process => Scheduling::RoundRobin,
-                Mode::Thread => Scheduling::Shared,
-            },
+            scheduling: default_scheduling(mode),
             window: 8,
             accept_queue: 1024,
             event_queue: 16_384,
@@ -85,14 +71,9 @@ impl Builder {
             max_message: message::MAX_BYTES,
             codec: None,
             pin: mode == Mode::Thread,
-            stack_size: None,
-            env: Vec::new(),
-            cwd: None,
-            uid: None,
-            gid: None,
-            stdio: None,
+            setup: Setup::new(),
         };
-        Self { settings, workers: Workers::Auto, on_event: None }
+        Self { settings, workers: Workers::Auto, scheduling: None, on_event: None }
     }
 
     /// The cluster's name. Default `default`. A program with several clusters gives each its own: in
@@ -109,10 +90,11 @@ impl Builder {
         self
     }
 
-    /// Who gets the next connection. Default [`Scheduling::RoundRobin`] for processes,
-    /// [`Scheduling::Shared`] for threads.
+    /// Who gets the next connection. Default: what the environment variable
+    /// [`BIMODAL_SCHEDULING`](Scheduling::VARIABLE) says, else [`Scheduling::RoundRobin`] for processes
+    /// and [`Scheduling::Shared`] for threads. It cannot be changed once the cluster runs.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
-        self.settings.scheduling = scheduling;
+        self.scheduling = Some(scheduling);
         self
     }
 
@@ -163,40 +145,10 @@ impl Builder {
         self
     }
 
-    /// Bytes of stack of a worker thread. Default: the standard library's, 2 MiB. [`Mode::Thread`]
-    /// only.
-    pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.settings.stack_size = Some(bytes);
-        self
-    }
-
-    /// Adds a variable to the environment of worker processes. [`Mode::Process`] only.
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.settings.env.push((name.into(), value.into()));
-        self
-    }
-
-    /// Where worker processes start. Default: where the primary is. [`Mode::Process`] only.
-    pub fn cwd(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.settings.cwd = Some(directory.into());
-        self
-    }
-
-    /// The user worker processes run as. [`Mode::Process`] only.
-    pub fn uid(mut self, uid: u32) -> Self {
-        self.settings.uid = Some(uid);
-        self
-    }
-
-    /// The group worker processes run as. [`Mode::Process`] only.
-    pub fn gid(mut self, gid: u32) -> Self {
-        self.settings.gid = Some(gid);
-        self
-    }
-
-    /// Where the standard streams of worker processes go. [`Mode::Process`] only.
-    pub fn stdio(mut self, stdio: Stdio) -> Self {
-        self.settings.stdio = Some(stdio);
+    /// What workers are started with (Node: `cluster.setupPrimary`): program, arguments, environment,
+    /// directory, user, standard streams. What an earlier call mentioned and this one does not stays.
+    pub fn setup(mut self, setup: Setup) -> Self {
+        self.settings.setup.merge(setup);
         self
     }
 
@@ -212,12 +164,23 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Setting`], naming the setting, what is wrong with it in this mode, and the remedy.
+    /// [`ErrorKind::Setting`], naming the setting, what is wrong with it in this mode, and the remedy;
+    /// [`ErrorKind::Start`] when the system does not say which program this is.
     pub fn build(&self) -> Result<Settings> {
         let mut settings = self.settings.clone();
         settings.workers = self.workers.resolve()?;
+        settings.scheduling = self.choose_scheduling(std::env::var_os(Scheduling::VARIABLE))?;
         settings.check()?;
+        settings.setup.fill(settings.mode)?;
         Ok(settings)
+    }
+
+    fn choose_scheduling(&self, variable: Option<OsString>) -> Result<Scheduling> {
+        match (self.scheduling, variable) {
+            (Some(chosen), _) => Ok(chosen),
+            (None, Some(value)) => Scheduling::from_variable(&value),
+            (None, None) => Ok(default_scheduling(self.settings.mode)),
+        }
     }
 
     /// Runs a supervised cluster until it has ended: keeps the workers running, restarts those that
@@ -275,7 +238,9 @@ where
 {
     Arc::new(move |worker| {
         let future = body(worker);
-        Box::pin(async move { future.await.failure().map_or(Ok(()), Err) })
+        Box::pin(
+            async move { future.await.code().map_err(|text| Error::new(ErrorKind::Body, text)) },
+        )
     })
 }
 
@@ -287,47 +252,28 @@ impl Settings {
         within("accept_queue", self.accept_queue, 1, 65_536)?;
         within("event_queue", self.event_queue, 16, 1 << 24)?;
         within("max_message", self.max_message, 1, 1 << 30)?;
-        self.check_mode()
-    }
-
-    /// What belongs to a process cannot be given to a thread, and the other way round.
-    fn check_mode(&self) -> Result<()> {
         if self.mode == Mode::Thread && self.codec.is_some() {
             return Err(Error::new(
                 ErrorKind::Setting,
                 "`codec` cannot be set in thread mode: messages are moved there, not encoded; leave it out, or use process mode",
             ));
         }
-        let process_only = [
-            ("env", !self.env.is_empty()),
-            ("cwd", self.cwd.is_some()),
-            ("uid", self.uid.is_some()),
-            ("gid", self.gid.is_some()),
-            ("stdio", self.stdio.is_some()),
-        ];
-        let set = |settings: &[(&'static str, bool)]| {
-            settings.iter().find(|(_, set)| *set).map(|(name, _)| *name)
-        };
-        match self.mode {
-            Mode::Thread => match set(&process_only) {
-                Some(name) => Err(unsuitable(
-                    name,
-                    self.mode,
-                    "all threads of a process share one",
-                    Mode::Process,
-                )),
-                None => Ok(()),
-            },
-            Mode::Process => match set(&[("stack_size", self.stack_size.is_some())]) {
-                Some(name) => Err(unsuitable(
-                    name,
-                    self.mode,
-                    "a process's main thread has the system's",
-                    Mode::Thread,
-                )),
-                None => Ok(()),
-            },
-        }
+        self.setup.check(self.mode)
+    }
+
+    /// These settings with what a setup changes about them.
+    pub(crate) fn changed_by(&self, setup: Setup) -> Result<Self> {
+        setup.check(self.mode)?;
+        let mut changed = self.clone();
+        changed.setup.merge(setup);
+        Ok(changed)
+    }
+}
+
+fn default_scheduling(mode: Mode) -> Scheduling {
+    match mode {
+        Mode::Process => Scheduling::RoundRobin,
+        Mode::Thread => Scheduling::Shared,
     }
 }
 
@@ -339,13 +285,6 @@ fn within(setting: &str, value: usize, least: usize, most: usize) -> Result<()> 
         ErrorKind::Setting,
         format!("{setting} is {value}; it must be from {least} to {most}"),
     ))
-}
-
-fn unsuitable(setting: &str, mode: Mode, reason: &str, other: Mode) -> Error {
-    let text = format!(
-        "`{setting}` cannot be set per worker in {mode} mode: {reason}; leave it out, or use {other} mode"
-    );
-    Error::new(ErrorKind::Setting, text)
 }
 
 /// The names in use: a worker process finds its body by name, so each may be used once.
@@ -368,26 +307,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_hold_in_a_mode_is_refused_with_the_remedy() {
-        let thread = || Builder::new(Mode::Thread);
-        let refused = [
-            ("env", thread().env("A", "b")),
-            ("cwd", thread().cwd("/")),
-            ("uid", thread().uid(1)),
-            ("gid", thread().gid(1)),
-            ("stdio", thread().stdio(Stdio::Null)),
-            ("codec", thread().codec(Codec::Json)),
-            ("stack_size", Builder::new(Mode::Process).stack_size(1 << 20)),
-        ];
-        for (setting, builder) in refused {
-            let error = builder.build().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Setting);
-            let text = error.to_string();
-            assert!(
-                text.contains(&format!("`{setting}`")) && text.contains("leave it out"),
-                "{text}"
-            );
-        }
+    fn a_codec_needs_something_to_encode() {
+        let error = Builder::new(Mode::Thread).codec(Codec::Json).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setting);
+        let text = error.to_string();
+        assert!(text.contains("`codec`") && text.contains("leave it out"), "{text}");
     }
 
     #[test]
@@ -408,10 +332,17 @@ mod tests {
     }
 
     #[test]
-    fn each_mode_has_its_own_default_policy() {
-        let scheduling = |mode| Builder::new(mode).build().unwrap().scheduling;
-        assert_eq!(scheduling(Mode::Process), Scheduling::RoundRobin);
-        assert_eq!(scheduling(Mode::Thread), Scheduling::Shared);
+    fn the_program_chooses_the_policy_then_the_environment_then_the_mode() {
+        let choose = |builder: Builder, variable: Option<&str>| {
+            builder.choose_scheduling(variable.map(OsString::from)).unwrap()
+        };
+        for mode in [Mode::Process, Mode::Thread] {
+            let chosen = Builder::new(mode).scheduling(Scheduling::ReusePort);
+            assert_eq!(choose(chosen, Some("rr")), Scheduling::ReusePort);
+            assert_eq!(choose(Builder::new(mode), Some("none")), Scheduling::Shared);
+        }
+        assert_eq!(choose(Builder::new(Mode::Process), None), Scheduling::RoundRobin);
+        assert_eq!(choose(Builder::new(Mode::Thread), None), Scheduling::Shared);
     }
 
     #[test]

@@ -11,24 +11,26 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::{
     backend::{
         Backend, Common,
-        process::{ProcessBackend, Program, child},
-        thread::{ThreadBackend, Threads},
+        process::{ProcessBackend, child},
+        thread::ThreadBackend,
     },
     builder::{self, Builder, Observer, Settings},
-    config::{Memory, Mode, Stdio},
+    config::{Memory, Mode},
     error::{Context as _, Error, ErrorKind, Result},
-    event::Step,
+    event::ExitStatus,
     event_loop::{EventLoop, mailbox},
     events::{self, Event, EventStream, Events},
+    fork::Fork,
     handle::{Desk, Request, WorkerHandle},
     id::{Slot, WorkerId},
     message::{Codec, Packing, Port},
     primary::Primary,
+    setup::Setup,
     shared::{SlotStats, StatsPage},
     worker::Body,
 };
@@ -38,7 +40,8 @@ use crate::{
 /// Dropping it ends all workers at once; [`Cluster::shutdown`] ends them in good order.
 #[derive(Debug)]
 pub struct Cluster {
-    settings: Arc<Settings>,
+    /// Those in force; a snapshot that was given out stays as it is.
+    settings: Mutex<Arc<Settings>>,
     events: EventStream,
     /// Absent in a worker process of another cluster.
     primary: Option<Running>,
@@ -100,13 +103,30 @@ impl Cluster {
         let settings = Arc::new(settings);
         let (sink, events) = events::queue(settings.event_queue);
         if child::invited_to().is_some() {
-            return Ok(Self { settings, events, primary: None });
+            return Ok(Self { settings: Mutex::new(settings), events, primary: None });
         }
         if settings.mode == Mode::Process {
             builder::take_name(&settings.name)?;
         }
         let primary = start_primary(settings.clone(), body, sink, supervised)?;
-        Ok(Self { settings, events, primary: Some(primary) })
+        Ok(Self { settings: Mutex::new(settings), events, primary: Some(primary) })
+    }
+
+    /// Changes what workers are started with from now on (Node: `cluster.setupPrimary`). What `setup`
+    /// does not mention keeps its value; workers that run keep all of theirs. [`Cluster::settings`]
+    /// shows the change at once, a `setup` event follows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`], naming the setting: nothing has changed then. [`ErrorKind::Closed`] when
+    /// the cluster has ended.
+    pub fn setup_primary(&self, setup: Setup) -> Result<()> {
+        // Held until the primary is told, so that its order is the order of the calls.
+        let mut settings = self.settings.lock();
+        let changed = Arc::new(settings.changed_by(setup)?);
+        self.request(Request::Setup(changed.clone()))?;
+        *settings = changed;
+        Ok(())
     }
 
     /// Starts a worker (Node: `cluster.fork`). Its handle is valid at once; whether the worker could
@@ -114,13 +134,30 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the cluster has ended, [`ErrorKind::Full`] when it has
-    /// [`Workers::MAX`](crate::Workers::MAX) workers.
+    /// As [`Cluster::fork_with`].
     pub fn fork(&self) -> Result<WorkerHandle> {
+        self.fork_with(Fork::new())
+    }
+
+    /// Starts a worker with variables and data of its own (Node: `cluster.fork(env)`, `workerData`).
+    ///
+    /// # Errors
+    ///
+    /// No worker was added; an id was used up all the same. [`ErrorKind::Setting`] for a variable that
+    /// cannot be one; [`ErrorKind::TooLarge`] or [`ErrorKind::Codec`] for data that cannot be given to
+    /// a process; [`ErrorKind::Start`] when the pipes of its standard streams cannot be made;
+    /// [`ErrorKind::Full`] when the cluster has [`Workers::MAX`](crate::Workers::MAX) workers;
+    /// [`ErrorKind::Closed`] when the cluster has ended.
+    pub fn fork_with(&self, fork: Fork) -> Result<WorkerHandle> {
         let Some(running) = &self.primary else { return Ok(never_started()) };
-        let handle = running.crew.enlist(None)?;
+        let crew = &running.crew;
+        let worker = crew.next_id();
+        let (outfit, streams) = fork.prepare(&self.settings(), crew.desk.packing)?;
+        let handle = crew.enlist(worker, None)?;
+        handle.hold(streams);
         self.events.worker_asked_for();
-        running.crew.desk.request(Request::Fork(handle.clone()))?;
+        let asked = crew.desk.request(Request::Fork(handle.clone(), Box::new(outfit)));
+        asked.inspect_err(|_| crew.strike(worker))?;
         Ok(handle)
     }
 
@@ -150,13 +187,20 @@ impl Cluster {
     }
 
     /// Asks every worker to leave in good order (Node: `cluster.disconnect`). [`Cluster::events`]
-    /// ends when all are gone.
+    /// ends when all are gone; [`Cluster::wait_gone`] waits for that.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Closed`] when the cluster has ended.
     pub fn disconnect(&self) -> Result<()> {
         self.request(Request::DisconnectAll)
+    }
+
+    /// Waits until no worker is left (Node: the callback of `cluster.disconnect`), which is at once
+    /// when there is none, but no longer than this. Whether none is left: then all have ended, and
+    /// what they listened on is closed. It takes no events.
+    pub fn wait_gone(&self, limit: Duration) -> bool {
+        self.primary.as_ref().is_none_or(|running| running.crew.wait_gone(limit))
     }
 
     /// Makes a channel: two ports, either of which can be sent to any worker of the cluster, or used
@@ -166,15 +210,17 @@ impl Cluster {
     ///
     /// [`ErrorKind::Io`] when this process can open no more descriptors.
     pub fn channel(&self) -> Result<(Port, Port)> {
-        let shared = self.settings.mode == Mode::Thread;
+        let settings = self.settings();
+        let shared = settings.mode == Mode::Thread;
         let memory = if shared { Memory::Shared } else { Memory::Separate };
-        Port::pair(packing(&self.settings, memory))
+        Port::pair(packing(&settings, memory))
     }
 
-    /// The settings in force (Node: `cluster.settings`).
+    /// The settings in force (Node: `cluster.settings`), as they are now: a later
+    /// [`setup_primary`](Self::setup_primary) makes new ones.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().clone()
     }
 
     /// The counters of all workers, by slot.
@@ -233,10 +279,10 @@ fn already_ended(error: Error) -> Result<()> {
 /// In a worker process of another cluster: a worker of this one is nobody.
 fn never_started() -> WorkerHandle {
     let packing = Packing { memory: Memory::Separate, codec: Codec::default(), max_bytes: 0 };
-    let desk = Desk { requests: mailbox().0, packing };
+    let desk = Desk { requests: mailbox().0, packing, stats: StatsPage::heap() };
     let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, desk);
     handle.closed();
-    handle.step(Step::End);
+    handle.ended(ExitStatus::NotStarted);
     handle
 }
 
@@ -245,6 +291,8 @@ fn never_started() -> WorkerHandle {
 pub(crate) struct Crew {
     pub(crate) desk: Desk,
     roll: Mutex<Roll>,
+    /// Notified when the last worker is struck.
+    gone: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -256,12 +304,21 @@ struct Roll {
 }
 
 impl Crew {
+    pub(crate) fn new(desk: Desk) -> Self {
+        Self { desk, roll: Mutex::default(), gone: Condvar::new() }
+    }
+
+    /// An id for one more worker. It is used up, whatever becomes of the worker.
+    pub(crate) fn next_id(&self) -> WorkerId {
+        let mut roll = self.roll.lock();
+        roll.last += 1;
+        WorkerId::new(roll.last)
+    }
+
     /// A handle for one more worker, in this slot or in the lowest free one.
-    pub(crate) fn enlist(&self, slot: Option<Slot>) -> Result<WorkerHandle> {
+    pub(crate) fn enlist(&self, worker: WorkerId, slot: Option<Slot>) -> Result<WorkerHandle> {
         let mut roll = self.roll.lock();
         let slot = slot.map_or_else(|| roll.free_slot(), Ok)?;
-        roll.last += 1;
-        let worker = WorkerId::new(roll.last);
         let generation = roll.generations.entry(slot).or_default();
         *generation += 1;
         let handle = WorkerHandle::new(worker, slot, *generation, self.desk.clone());
@@ -271,7 +328,18 @@ impl Crew {
 
     /// Strikes a worker that has ended.
     pub(crate) fn strike(&self, worker: WorkerId) {
-        self.roll.lock().handles.remove(&worker);
+        let mut roll = self.roll.lock();
+        roll.handles.remove(&worker);
+        if roll.handles.is_empty() {
+            self.gone.notify_all();
+        }
+    }
+
+    /// Waits until no worker is left, but no longer than this. Whether none is.
+    fn wait_gone(&self, limit: Duration) -> bool {
+        let mut roll = self.roll.lock();
+        self.gone.wait_while_for(&mut roll, |roll| !roll.handles.is_empty(), limit);
+        roll.handles.is_empty()
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<WorkerHandle> {
@@ -311,9 +379,9 @@ fn start_primary(
         let mut event_loop =
             EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
         let backend = event_loop.enter(|| new_backend(&settings, body))?;
-        let desk = Desk { requests: post, packing: packing(&settings, backend.memory()) };
-        let crew = Arc::new(Crew { desk, roll: Mutex::default() });
         let stats = backend.stats().clone();
+        let packing = packing(&settings, backend.memory());
+        let crew = Arc::new(Crew::new(Desk { requests: post, packing, stats: stats.clone() }));
         let primary = event_loop
             .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
         // The caller waits for this.
@@ -341,29 +409,14 @@ fn new_backend(settings: &Settings, body: Body) -> Result<Box<dyn Backend>> {
         |memory| Common { name: settings.name.as_str().into(), packing: packing(settings, memory) };
     match settings.mode {
         Mode::Thread => {
-            let threads = Threads { pin: settings.pin, stack_size: settings.stack_size };
-            Ok(Box::new(ThreadBackend::new(common(Memory::Shared), threads, body)))
+            let common = common(Memory::Shared);
+            Ok(Box::new(ThreadBackend::new(common, settings.pin, body)))
         }
-        Mode::Process => {
-            Ok(Box::new(ProcessBackend::new(common(Memory::Separate), program(settings)?)?))
-        }
+        Mode::Process => Ok(Box::new(ProcessBackend::new(common(Memory::Separate))?)),
     }
 }
 
 fn packing(settings: &Settings, memory: Memory) -> Packing {
     let codec = settings.codec.unwrap_or_default();
     Packing { memory, codec, max_bytes: settings.max_message }
-}
-
-/// The running program with what the settings change about it.
-fn program(settings: &Settings) -> Result<Program> {
-    let env = settings.env.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
-    Ok(Program {
-        env: env.collect(),
-        cwd: settings.cwd.clone(),
-        uid: settings.uid,
-        gid: settings.gid,
-        stdio: [settings.stdio.unwrap_or(Stdio::Inherit); 3],
-        ..Program::current()?
-    })
 }

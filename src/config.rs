@@ -1,7 +1,7 @@
 //! The values a program chooses: mode, scheduling, number of workers, addresses.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -96,6 +96,24 @@ pub enum Scheduling {
     /// One `SO_REUSEPORT` socket per worker; the kernel hashes connections onto them (socket(7)).
     /// Cheapest, and the most uneven with few connections or slow requests.
     ReusePort,
+}
+
+impl Scheduling {
+    /// The environment variable that chooses the policy where the program does not, by the name that
+    /// `FromStr` reads, or by Node's: `rr` or `none` (Node: `NODE_CLUSTER_SCHED_POLICY`).
+    pub const VARIABLE: &'static str = "BIMODAL_SCHEDULING";
+
+    /// What the value of [`Scheduling::VARIABLE`] asks for.
+    pub(crate) fn from_variable(value: &OsStr) -> Result<Self> {
+        match value.to_str() {
+            Some("rr") => Ok(Self::RoundRobin),
+            Some("none") => Ok(Self::Shared),
+            _ => value.to_string_lossy().parse().map_err(|error| {
+                let text = format!("the environment variable `{}`", Self::VARIABLE);
+                Error::caused(ErrorKind::Setting, text, error)
+            }),
+        }
+    }
 }
 
 impl FromStr for Scheduling {
@@ -266,6 +284,11 @@ pub enum Stdio {
     Inherit,
     /// Nowhere.
     Null,
+    /// Through a pipe to the worker's handle: [`WorkerHandle::take_stdin`] and its siblings. A pipe
+    /// that nobody reads fills, and then the worker waits.
+    ///
+    /// [`WorkerHandle::take_stdin`]: crate::WorkerHandle::take_stdin
+    Piped,
 }
 
 /// Whether workers live in the primary's memory. Backends answer it, so that nothing else has to
@@ -320,6 +343,17 @@ mod tests {
         for text in ["127.0.0.1:3000", "[::1]:0", "unix:/run/app.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn the_variable_knows_nodes_names_and_names_itself() {
+        let read = |value: &str| Scheduling::from_variable(OsStr::new(value));
+        assert_eq!(read("rr").unwrap(), Scheduling::RoundRobin);
+        assert_eq!(read("none").unwrap(), Scheduling::Shared);
+        assert_eq!(read("reuse-port").unwrap(), Scheduling::ReusePort);
+        let error = read("RR").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setting);
+        assert!(error.to_string().contains("BIMODAL_SCHEDULING"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Protocol,
     /// A worker's body or a request handler panicked.
     Panic,
+    /// A worker's body returned this error.
+    Body,
 }
 
 /// An error of this crate.

@@ -13,6 +13,8 @@ pub enum State {
     Listening,
     /// It is leaving: nothing new reaches it, it finishes what it has.
     Draining,
+    /// Its channel is closed; it is about to end.
+    Disconnected,
     /// It has ended.
     Gone,
 }
@@ -23,6 +25,7 @@ pub(crate) enum Step {
     Online,
     Listening,
     Leave,
+    Close,
     End,
 }
 
@@ -34,6 +37,7 @@ impl State {
             Step::Online => Self::Online,
             Step::Listening => Self::Listening,
             Step::Leave => Self::Draining,
+            Step::Close => Self::Disconnected,
             Step::End => Self::Gone,
         };
         self.max(next)
@@ -44,7 +48,8 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
     /// It ended by itself with this code: 0 for a body that returned, 1 for one that returned an
-    /// error, [`ExitStatus::PANIC`] for a panic, anything for `std::process::exit` in a process.
+    /// error, [`ExitStatus::PANIC`] for a panic, the number that a body returned or gave to
+    /// [`Worker::exit`](crate::Worker::exit), anything for `std::process::exit` in a process.
     Code(i32),
     /// This signal ended the worker's process.
     Signal(i32),

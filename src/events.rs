@@ -16,19 +16,26 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
-    builder::Settings, config::Address, error::Error, event::ExitStatus, handle::WorkerHandle,
+    builder::Settings,
+    config::Address,
+    error::Error,
+    event::{ExitStatus, State},
+    handle::WorkerHandle,
     message::Message,
 };
 
 /// Something that happened in a cluster (Node: the events of `cluster`).
 ///
 /// For each worker, once each and in this order: `Fork`, `Online`, `Listening` (one per address),
-/// `Disconnect`, `Exit`; messages lie between `Online` and `Disconnect`. A worker that cannot be
-/// started has `Fork`, `Error`, `Disconnect`, `Exit`.
+/// `Disconnect`, `Exit`; messages lie between `Online` and `Disconnect`. A worker whose body fails or
+/// panics has `Error` before `Disconnect`, one that cannot be started `Fork`, `Error`, `Disconnect`,
+/// `Exit`. Each is shown first to the worker's own observers
+/// ([`WorkerHandle::on_event`]), then to the program, in the same call.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The cluster's settings are in force (Node: `setup`).
+    /// These settings are in force (Node: `setup`): at the start, and after each
+    /// [`Cluster::setup_primary`](crate::Cluster::setup_primary). Newer ones may be, too, by now.
     Setup {
         /// The settings.
         settings: Arc<Settings>,
@@ -69,7 +76,13 @@ pub enum Event {
         /// How.
         status: ExitStatus,
     },
-    /// Something failed that the cluster goes on without (Node: `error`).
+    /// Something failed that the cluster goes on without (Node: `error`): a worker could not be
+    /// started ([`ErrorKind::Start`]), panicked ([`ErrorKind::Panic`]) or returned an error
+    /// ([`ErrorKind::Body`]).
+    ///
+    /// [`ErrorKind::Start`]: crate::ErrorKind::Start
+    /// [`ErrorKind::Panic`]: crate::ErrorKind::Panic
+    /// [`ErrorKind::Body`]: crate::ErrorKind::Body
     Error {
         /// Whom it concerns, if a single worker.
         worker: Option<WorkerHandle>,
@@ -97,6 +110,23 @@ impl Event {
             Self::Exit { .. } => "exit",
             Self::Error { .. } => "error",
             Self::Missed { .. } => "missed",
+        }
+    }
+
+    /// The state that the worker entered with this event (Node: `worker.state` in the event's
+    /// handler), if it entered one. The worker itself may be further already.
+    #[must_use]
+    pub fn state(&self) -> Option<State> {
+        match self {
+            Self::Fork { .. } => Some(State::Starting),
+            Self::Online { .. } => Some(State::Online),
+            Self::Listening { .. } => Some(State::Listening),
+            Self::Disconnect { .. } => Some(State::Disconnected),
+            Self::Exit { .. } => Some(State::Gone),
+            Self::Setup { .. }
+            | Self::Message { .. }
+            | Self::Error { .. }
+            | Self::Missed { .. } => None,
         }
     }
 
@@ -189,13 +219,14 @@ impl EventStream {
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Option<Event> {
         let event = self.at_hand().or_else(|| self.wait(deadline))?;
         self.counters.gone(&event);
+        show(&event);
         Some(event)
     }
 
     /// The next event; waits for it until the primary has ended, whoever is alive.
     pub(crate) fn next_of_all(&self) -> Option<Event> {
         let event = self.receiver.recv().ok();
-        event.map(|event| self.take(event)).or_else(|| self.missed())
+        event.map(|event| self.take(event)).or_else(|| self.missed()).inspect(show)
     }
 
     /// An event left the queue.
@@ -228,6 +259,13 @@ impl EventStream {
     fn missed(&self) -> Option<Event> {
         let count = self.counters.missed.swap(0, SeqCst);
         (count > 0).then_some(Event::Missed { count })
+    }
+}
+
+/// Shows the event to those who observe its worker.
+fn show(event: &Event) {
+    if let Some(worker) = event.worker() {
+        worker.show(event);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    io::{PipeReader, PipeWriter},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -16,22 +17,32 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
+    backend::Outfit,
+    builder::Settings,
     channel::{Flow, Receipt},
+    config::Memory,
     error::{Error, ErrorKind, Result},
-    event::{State, Step},
+    event::{ExitStatus, State, Step},
     event_loop::Postbox,
+    events::Event,
+    fork::Streams,
     id::{Slot, WorkerId},
     message::{self, Handle, Packing, SendError},
+    shared::{SlotStats, StatsPage},
+    signal::Signal,
     worker::Line,
 };
 
 /// What handles ask the primary for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Fork(WorkerHandle),
+    /// These settings are in force.
+    Setup(Arc<Settings>),
+    Fork(WorkerHandle, Box<Outfit>),
     Disconnect(WorkerId),
     DisconnectAll,
     Kill(WorkerId),
+    Signal(WorkerId, Signal),
     /// End the cluster: drain, then kill.
     Stop,
     /// End the cluster now.
@@ -43,6 +54,7 @@ pub(crate) enum Request {
 pub(crate) struct Desk {
     pub(crate) requests: Postbox<Request>,
     pub(crate) packing: Packing,
+    pub(crate) stats: Arc<StatsPage>,
 }
 
 impl fmt::Debug for Desk {
@@ -73,10 +85,17 @@ struct Record {
     line: Line,
     life: Mutex<State>,
     connected: AtomicBool,
-    voluntary: AtomicBool,
+    /// Whether it leaves because it was asked to, once that is known.
+    voluntary: Mutex<Option<bool>>,
     /// 0 until it was started.
     pid: AtomicU32,
+    status: Mutex<Option<ExitStatus>>,
+    streams: Mutex<Streams>,
+    observers: Mutex<Vec<Observer>>,
 }
+
+/// Called with every event of one worker.
+type Observer = Box<dyn FnMut(&Event) + Send>;
 
 impl WorkerHandle {
     pub(crate) fn new(worker: WorkerId, slot: Slot, generation: u32, desk: Desk) -> Self {
@@ -88,8 +107,11 @@ impl WorkerHandle {
             desk,
             life: Mutex::new(State::Starting),
             connected: AtomicBool::new(true),
-            voluntary: AtomicBool::new(false),
+            voluntary: Mutex::default(),
             pid: AtomicU32::new(0),
+            status: Mutex::default(),
+            streams: Mutex::default(),
+            observers: Mutex::default(),
         };
         Self { record: Arc::new(record) }
     }
@@ -125,7 +147,8 @@ impl WorkerHandle {
         Some(self.record.pid.load(SeqCst)).filter(|pid| *pid != 0)
     }
 
-    /// Where the worker is in its life. It may be further than the event that is being handled.
+    /// Where the worker is in its life (Node: `worker.state`). It may be further than the event that is
+    /// being handled, whose own state [`Event::state`] tells.
     #[must_use]
     pub fn state(&self) -> State {
         *self.record.life.lock()
@@ -144,11 +167,66 @@ impl WorkerHandle {
         self.state() == State::Gone
     }
 
-    /// Whether the worker left because it was asked to, or asked to itself (Node:
-    /// `worker.exitedAfterDisconnect`). False for a crash, and for a worker that was killed.
+    /// Whether the worker leaves because it was asked to, or asked to itself (Node:
+    /// `worker.exitedAfterDisconnect`). `None` until that is known: [`disconnect`](Self::disconnect)
+    /// makes it `Some(true)`, and the worker's `disconnect` event at the latest makes it
+    /// `Some(false)`, as for a crash, an exit with a code, and a worker that was killed.
     #[must_use]
-    pub fn exited_after_disconnect(&self) -> bool {
-        self.record.voluntary.load(SeqCst)
+    pub fn exited_after_disconnect(&self) -> Option<bool> {
+        *self.record.voluntary.lock()
+    }
+
+    /// Whether the worker was asked to leave, or is leaving by itself, and has not left yet.
+    #[must_use]
+    pub fn is_disconnecting(&self) -> bool {
+        let asked = self.exited_after_disconnect() == Some(true);
+        self.is_connected() && (asked || self.state() == State::Draining)
+    }
+
+    /// How the worker ended, once it has: what its `exit` event says (Node: `worker.process.exitCode`
+    /// and `signalCode`).
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        *self.record.status.lock()
+    }
+
+    /// The worker's counters now. All 0 before it is online and after its end.
+    #[must_use]
+    pub fn stats(&self) -> SlotStats {
+        let row = self.record.desk.stats.row(self.slot());
+        if row.worker == self.id().get() && !self.is_dead() { row } else { SlotStats::default() }
+    }
+
+    /// The pipe to the worker's standard input, once, if it was started with
+    /// [`Stdio::Piped`](crate::Stdio::Piped) (Node: `worker.process.stdin`).
+    #[must_use = "dropping it closes the pipe"]
+    pub fn take_stdin(&self) -> Option<PipeWriter> {
+        self.record.streams.lock().stdin.take()
+    }
+
+    /// The pipe from the worker's standard output, once, as [`take_stdin`](Self::take_stdin) (Node:
+    /// `worker.process.stdout`).
+    #[must_use = "dropping it closes the pipe"]
+    pub fn take_stdout(&self) -> Option<PipeReader> {
+        self.record.streams.lock().stdout.take()
+    }
+
+    /// The pipe from the worker's standard error, once, as [`take_stdin`](Self::take_stdin) (Node:
+    /// `worker.process.stderr`).
+    #[must_use = "dropping it closes the pipe"]
+    pub fn take_stderr(&self) -> Option<PipeReader> {
+        self.record.streams.lock().stderr.take()
+    }
+
+    /// Calls `observer` with every event of this worker but `fork` that the program takes from now on
+    /// (Node: `worker.on`): on the thread that takes it, before [`Cluster::events`](crate::Cluster::events)
+    /// returns it or [`Builder::on_event`](crate::Builder::on_event) shows it. Several observers are
+    /// called in the order in which they came; the last event is `exit`.
+    ///
+    /// A panic of an observer goes through the call that takes the event, as any panic of the program's
+    /// own: where nothing catches it the cluster is dropped, which ends the workers.
+    pub fn on_event(&self, observer: impl FnMut(&Event) + Send + 'static) {
+        self.record.observers.lock().push(Box::new(observer));
     }
 
     /// Sends a message to the worker (Node: `worker.send`): behind all that were sent before, also
@@ -223,25 +301,48 @@ impl WorkerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the worker is gone.
-    pub fn disconnect(&self) -> Result<()> {
+    /// [`ErrorKind::Closed`] when the worker is gone; nothing has changed.
+    pub fn disconnect(&self) -> Result<&Self> {
         self.check_connected()?;
-        self.record.voluntary.store(true, SeqCst);
-        self.record.desk.request(Request::Disconnect(self.id()))
+        self.leaves_voluntarily();
+        self.record.desk.request(Request::Disconnect(self.id()))?;
+        Ok(self)
     }
 
     /// Ends the worker without waiting for it (Node: `worker.kill('SIGKILL')`): a process at once, by
     /// SIGKILL; a thread at its loop's next turn. A thread that does not get there within a second is
     /// left behind: its `exit` event says [`Abandoned`](crate::ExitStatus::Abandoned).
     ///
+    /// Node's default is SIGTERM, which ends a process that has no handler for it. Here every worker
+    /// answers SIGTERM by draining: that is [`kill_with`](Self::kill_with) of [`Signal::Term`].
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the worker is gone.
+    /// [`ErrorKind::Closed`] when the worker is gone; nothing has changed.
     pub fn kill(&self) -> Result<()> {
+        self.kill_with(Signal::Kill)
+    }
+
+    /// Sends the worker a signal (Node: `worker.kill(signal)`). [`Signal::Kill`] is
+    /// [`kill`](Self::kill); [`Signal::Term`] asks the worker to drain, as it would by itself; the
+    /// others do to a process what it makes of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when the worker is a thread, for signals other than these two;
+    /// [`ErrorKind::Closed`] when the worker is gone.
+    pub fn kill_with(&self, signal: Signal) -> Result<()> {
+        let memory = self.record.desk.packing.memory;
+        if memory == Memory::Shared && !matches!(signal, Signal::Kill | Signal::Term) {
+            return Err(no_signals(signal));
+        }
         if self.is_dead() {
             return Err(self.gone());
         }
-        self.record.desk.request(Request::Kill(self.id()))
+        self.record.desk.request(match signal {
+            Signal::Kill => Request::Kill(self.id()),
+            signal => Request::Signal(self.id(), signal),
+        })
     }
 
     /// The way to the worker.
@@ -259,12 +360,36 @@ impl WorkerHandle {
     }
 
     pub(crate) fn leaves_voluntarily(&self) {
-        self.record.voluntary.store(true, SeqCst);
+        self.record.voluntary.lock().get_or_insert(true);
     }
 
     pub(crate) fn closed(&self) {
+        self.record.voluntary.lock().get_or_insert(false);
         self.record.connected.store(false, SeqCst);
         self.record.line.close();
+        self.step(Step::Close);
+    }
+
+    pub(crate) fn ended(&self, status: ExitStatus) {
+        *self.record.status.lock() = Some(status);
+        self.step(Step::End);
+    }
+
+    pub(crate) fn hold(&self, streams: Streams) {
+        *self.record.streams.lock() = streams;
+    }
+
+    /// Shows an event to whoever observes this worker. No lock is held meanwhile.
+    pub(crate) fn show(&self, event: &Event) {
+        if let Event::Fork { .. } = event {
+            return;
+        }
+        let mut shown = Shown { handle: self, observers: Vec::new() };
+        std::mem::swap(&mut shown.observers, &mut *self.record.observers.lock());
+        shown.observers.iter_mut().for_each(|observer| observer(event));
+        if let Event::Exit { .. } = event {
+            shown.observers.clear();
+        }
     }
 
     fn check_connected(&self) -> Result<()> {
@@ -273,6 +398,27 @@ impl WorkerHandle {
 
     fn gone(&self) -> Error {
         Error::new(ErrorKind::Closed, format!("{self} is gone"))
+    }
+}
+
+fn no_signals(signal: Signal) -> Error {
+    let text = format!(
+        "{signal} cannot be sent to a worker in thread mode: all threads of a process share its signals; use Signal::Term or Signal::Kill, or process mode"
+    );
+    Error::new(ErrorKind::Setting, text)
+}
+
+/// Observers at work; they go back to the handle, also when one panics.
+struct Shown<'a> {
+    handle: &'a WorkerHandle,
+    observers: Vec<Observer>,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let mut place = self.handle.record.observers.lock();
+        let added = std::mem::replace(&mut *place, std::mem::take(&mut self.observers));
+        place.extend(added);
     }
 }
 

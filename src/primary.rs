@@ -22,7 +22,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{
     accept::{Dispatcher, ListenOptions, Offer, Rules},
-    backend::{Backend, Event as Happened, Force, WorkerSpec},
+    backend::{Backend, Event as Happened, Force, Outfit, WorkerSpec},
     builder::Settings,
     cluster::{Crew, Report},
     config::Address,
@@ -30,6 +30,7 @@ use crate::{
     event::{ExitStatus, State, Step},
     event_loop::{self, Mailbox, Signals, Sleep, sleep_until},
     events::{Event, EventSink},
+    fork::Fork,
     handle::{Request, WorkerHandle},
     id::{Slot, WorkerId},
     supervise::{Action, Ending, Happening, Policy, Restart, Supervisor},
@@ -210,13 +211,18 @@ impl Primary {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Fork(handle) => self.fork(handle),
+            Request::Setup(settings) => {
+                self.settings = settings.clone();
+                self.sink.emit(Event::Setup { settings });
+            }
+            Request::Fork(handle, outfit) => self.fork(handle, Ok(*outfit)),
             Request::Disconnect(worker) => self.disconnect(worker),
             Request::DisconnectAll => {
                 let workers: Vec<_> = self.workers.keys().copied().collect();
                 workers.into_iter().for_each(|worker| self.disconnect(worker));
             }
             Request::Kill(worker) => self.kill(worker),
+            Request::Signal(worker, signal) => self.backend.force(worker, Force::Signal(signal)),
             Request::Stop => self.stop(),
             Request::StopNow => {
                 self.stop();
@@ -272,7 +278,12 @@ impl Primary {
                 self.withdraw(worker);
             }
             Note::Message(message) => self.sink.emit(Event::Message { worker: handle, message }),
-            Note::Finished { failure } => entry.finished = Some(failure),
+            Note::Finished { failure } => {
+                entry.finished.get_or_insert(failure.as_ref().map(Error::to_string));
+                if let Some(error) = failure {
+                    self.sink.emit(Event::Error { worker: Some(handle), error });
+                }
+            }
         }
     }
 
@@ -303,7 +314,8 @@ impl Primary {
 
     fn exited(&mut self, worker: WorkerId, status: ExitStatus) {
         let Some(entry) = self.workers.remove(&worker) else { return };
-        entry.handle.step(Step::End);
+        entry.handle.ended(status);
+        self.backend.stats().stop_clocks(entry.handle.slot());
         self.crew.strike(worker);
         *self.report.exits.entry(status.to_string()).or_default() += 1;
         self.report.abandoned += u64::from(status == ExitStatus::Abandoned);
@@ -334,13 +346,19 @@ impl Primary {
     }
 
     fn fork_in(&mut self, slot: Slot) {
-        match self.crew.enlist(Some(slot)) {
-            Ok(handle) => self.fork(handle),
-            Err(error) => self.sink.emit(Event::Error { worker: None, error }),
-        }
+        let handle = match self.crew.enlist(self.crew.next_id(), Some(slot)) {
+            Ok(handle) => handle,
+            Err(error) => return self.sink.emit(Event::Error { worker: None, error }),
+        };
+        let prepared = Fork::new().prepare(&self.settings, self.crew.desk.packing);
+        let outfit = prepared.map(|(outfit, streams)| {
+            handle.hold(streams);
+            outfit
+        });
+        self.fork(handle, outfit);
     }
 
-    fn fork(&mut self, handle: WorkerHandle) {
+    fn fork(&mut self, handle: WorkerHandle, outfit: Result<Outfit>) {
         let (worker, slot, generation) = (handle.id(), handle.slot(), handle.generation());
         self.report.started += 1;
         self.report.restarts += u64::from(generation > 1);
@@ -348,8 +366,10 @@ impl Primary {
         self.workers.insert(worker, entry);
         self.backend.stats().reset(slot, worker.get(), generation);
         self.dispatcher.join(worker, slot);
-        let spec = WorkerSpec { worker, slot, generation, line: handle.line().clone() };
-        let started = self.backend.start(&spec);
+        let line = handle.line().clone();
+        let started = outfit.and_then(|outfit| {
+            self.backend.start(WorkerSpec { worker, slot, generation, line, outfit })
+        });
         if let Ok(pid) = &started {
             handle.started(*pid);
         }
@@ -412,7 +432,7 @@ impl Primary {
 
 impl Entry {
     fn ending(&self, status: ExitStatus) -> Ending {
-        let asked = self.handle.exited_after_disconnect();
+        let asked = self.handle.exited_after_disconnect() == Some(true);
         match &self.finished {
             Some(Some(cause)) if status == ExitStatus::Code(ExitStatus::PANIC) => {
                 Ending::Crashed(cause.clone())

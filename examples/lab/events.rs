@@ -111,7 +111,7 @@ fn remark(event: &Event) -> Option<String> {
         Event::Setup { settings } => summary(settings),
         Event::Listening { address, .. } => address.to_string(),
         Event::Message { message, .. } => message.type_name().to_owned(),
-        Event::Exit { worker, status } if worker.exited_after_disconnect() => {
+        Event::Exit { worker, status } if worker.exited_after_disconnect() == Some(true) => {
             format!("{status}, as asked")
         }
         Event::Exit { status, .. } => status.to_string(),
@@ -183,7 +183,7 @@ fn details(event: &Event) -> Map<String, Value> {
             "status": status.to_string(),
             "code": status.code(),
             "signal": status.signal(),
-            "exited_after_disconnect": worker.exited_after_disconnect(),
+            "exited_after_disconnect": worker.exited_after_disconnect() == Some(true),
         }),
         Event::Error { error, .. } => json!({ "error": error.to_string() }),
         Event::Missed { count } => json!({ "count": count }),

@@ -7,6 +7,10 @@
 //! inside a worker is written against [`Link`](crate::worker::Link).
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,8 +21,9 @@ use crate::{
     error::Result,
     event::ExitStatus,
     id::{Slot, WorkerId},
-    message::Packing,
+    message::{Message, Packing},
     shared::StatsPage,
+    signal::Signal,
     worker::{Command, Line, Note},
 };
 
@@ -43,7 +48,7 @@ pub(crate) trait Backend {
     /// # Errors
     ///
     /// The operating system refused; nothing of the worker is left and no event will come.
-    fn start(&mut self, spec: &WorkerSpec) -> Result<u32>;
+    fn start(&mut self, spec: WorkerSpec) -> Result<u32>;
 
     /// Asks a worker to do something, in order with everything asked before.
     ///
@@ -60,7 +65,7 @@ pub(crate) trait Backend {
 }
 
 /// What a backend has to know of a worker.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct WorkerSpec {
     pub(crate) worker: WorkerId,
     pub(crate) slot: Slot,
@@ -68,6 +73,43 @@ pub(crate) struct WorkerSpec {
     /// The way to the worker, of which the backend takes its end. It subtracts what the worker's body
     /// took, and adds what the worker sends.
     pub(crate) line: Line,
+    pub(crate) outfit: Outfit,
+}
+
+/// What a worker starts with. A backend takes what its workers can have of their own.
+#[derive(Debug, Default)]
+pub(crate) struct Outfit {
+    /// The file to run.
+    pub(crate) exec: PathBuf,
+    /// The arguments, without the program's own name.
+    pub(crate) args: Vec<OsString>,
+    /// The whole environment.
+    pub(crate) vars: BTreeMap<OsString, OsString>,
+    /// The working directory; the primary's if absent.
+    pub(crate) cwd: Option<PathBuf>,
+    /// The user to become.
+    pub(crate) uid: Option<u32>,
+    /// The group to become.
+    pub(crate) gid: Option<u32>,
+    /// Whether to lead a process group of its own.
+    pub(crate) own_group: bool,
+    /// Standard input, output and error.
+    pub(crate) stdio: [Stream; 3],
+    /// Bytes of a thread's stack; the standard library's default if absent.
+    pub(crate) stack_size: Option<usize>,
+    /// The program's value for the worker.
+    pub(crate) data: Option<Message>,
+}
+
+/// One standard stream of a worker.
+#[derive(Debug, Default)]
+pub(crate) enum Stream {
+    /// The primary's.
+    #[default]
+    Inherit,
+    Null,
+    /// The worker's end of a pipe.
+    Pipe(OwnedFd),
 }
 
 /// What can be done to a worker against its will.
@@ -75,6 +117,8 @@ pub(crate) struct WorkerSpec {
 pub(crate) enum Force {
     /// End it: a process at once, a thread at its loop's next turn.
     Kill,
+    /// Send it a signal other than SIGKILL. To a thread only SIGTERM can be sent, as a request.
+    Signal(Signal),
     /// Stop waiting for it: it counts as gone now. Its offers are returned.
     Abandon,
 }

@@ -233,7 +233,7 @@ mod tests {
             let outlet = Outlet::default();
             assert!(outlet.send_message(letter(1), None, 0).is_ok());
             let receipt = outlet.track();
-            outlet.open(one.source.get_ref().clone(), Frame::Online, vec![]).unwrap();
+            outlet.open(one.source.get_ref().clone(), vec![(Frame::Online, vec![])]).unwrap();
             drop(one);
             assert!(outlet.send_message(letter(2), None, 0).is_ok());
             assert_eq!(frame(&mut other).await.0, Frame::Online);
@@ -251,7 +251,7 @@ mod tests {
             assert!(outlet.send_message(letter(1), handle(), 0).is_ok());
             let receipt = outlet.track();
             drop(other);
-            outlet.open(one.source.get_ref().clone(), Frame::Online, vec![]).unwrap();
+            outlet.open(one.source.get_ref().clone(), vec![(Frame::Online, vec![])]).unwrap();
             assert_eq!(outlet.flush().unwrap(), Written::All);
             assert!(receipt.await.is_err());
             let unsent = outlet.send_message(letter(1), handle(), 0).unwrap_err();

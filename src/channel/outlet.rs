@@ -108,11 +108,12 @@ impl Outlet {
     pub(crate) fn open(
         &self,
         end: Arc<OwnedFd>,
-        first: Frame,
-        descriptors: Vec<Descriptor>,
+        first: Vec<(Frame, Vec<Descriptor>)>,
     ) -> Result<(), WireError> {
         let mut state = self.state.lock();
-        state.outbox.push_first(first, descriptors)?;
+        for (frame, descriptors) in first.into_iter().rev() {
+            state.outbox.push_first(frame, descriptors)?;
+        }
         state.end = Some(end);
         Ok(())
     }

@@ -94,6 +94,14 @@ impl Message {
         }
     }
 
+    /// Wraps a value that goes by another way than a channel.
+    pub(crate) fn packed<T: Serialize + Send + 'static>(
+        value: T,
+        packing: Packing,
+    ) -> Result<Self> {
+        Self::pack(value, packing).map(|(message, _)| message).map_err(|(error, _)| error)
+    }
+
     /// A message that arrived in encoded form.
     pub(crate) fn encoded(letter: Letter, codec: Codec) -> Self {
         let payload = Payload::Encoded { bytes: letter.payload, codec };
@@ -161,9 +169,7 @@ impl Message {
     /// [`ErrorKind::Type`] when another type was sent, naming both; [`ErrorKind::Codec`] when the
     /// bytes do not decode, as after a reload that changed the type's fields.
     pub fn get<T: DeserializeOwned + 'static>(self) -> Result<T> {
-        if !self.is::<T>() {
-            return Err(self.mismatch::<T>());
-        }
+        self.check::<T>()?;
         match self.payload {
             Payload::Encoded { bytes, codec } => codec.decode(&bytes),
             Payload::Moved(value) => match value.downcast::<T>() {
@@ -217,6 +223,11 @@ impl Message {
                 std::io::Error::from_raw_os_error(libc::EMFILE),
             )),
         }
+    }
+
+    /// An error that names both types, unless the message holds a `T`.
+    pub(crate) fn check<T: 'static>(&self) -> Result<()> {
+        if self.is::<T>() { Ok(()) } else { Err(self.mismatch::<T>()) }
     }
 
     fn mismatch<T>(&self) -> Error {

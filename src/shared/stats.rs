@@ -9,9 +9,14 @@
 
 use std::{
     io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed,
+    time::Duration,
 };
 
-use crate::{id::Slot, sys::memory::SharedWords};
+use crate::{
+    clock,
+    id::Slot,
+    sys::{memory::SharedWords, thread::CpuClock},
+};
 
 /// Words of 8 bytes from one row to the next.
 const ROW: usize = 16;
@@ -27,6 +32,12 @@ enum Column {
     Requests,
     Busy,
     Idle,
+    /// The number of the worker's CPU clock; 0 before and after its life.
+    Clock,
+    /// When its loop began to count, on the clock that all processes share; 0 as above.
+    Begun,
+    /// 1 while its loop sleeps.
+    Asleep,
 }
 
 /// The counters of all workers of a cluster.
@@ -63,6 +74,7 @@ impl StatsPage {
     #[must_use]
     pub fn row(&self, slot: Slot) -> SlotStats {
         let read = |column| self.word(slot, column).load(Relaxed);
+        let (busy_ns, idle_ns) = self.times(slot);
         SlotStats {
             slot: slot.get(),
             worker: read(Column::Worker),
@@ -72,8 +84,9 @@ impl StatsPage {
             connections_open: read(Column::Open),
             connections_accepted: read(Column::Accepted),
             requests: read(Column::Requests),
-            busy_ns: read(Column::Busy),
-            idle_ns: read(Column::Idle),
+            busy_ns,
+            idle_ns,
+            cpu_ns: cpu(read(Column::Clock)).as_nanos() as u64,
         }
     }
 
@@ -95,6 +108,29 @@ impl StatsPage {
         }
         self.word(slot, Column::Worker).store(worker, Relaxed);
         self.word(slot, Column::Generation).store(generation.into(), Relaxed);
+    }
+
+    /// The busy and idle time up to now: what passed since the last beat goes to one of them.
+    fn times(&self, slot: Slot) -> (u64, u64) {
+        let read = |column| self.word(slot, column).load(Relaxed);
+        let (busy, idle) = (read(Column::Busy), read(Column::Idle));
+        let begun = read(Column::Begun);
+        if begun == 0 {
+            return (busy, idle);
+        }
+        let rest =
+            clock::monotonic_ns().saturating_sub(begun).saturating_sub(busy.saturating_add(idle));
+        if read(Column::Asleep) == 1 {
+            (busy, idle.saturating_add(rest))
+        } else {
+            (busy.saturating_add(rest), idle)
+        }
+    }
+
+    /// The worker in this slot has ended: its clock may soon be somebody else's.
+    pub(crate) fn stop_clocks(&self, slot: Slot) {
+        self.word(slot, Column::Clock).store(0, Relaxed);
+        self.word(slot, Column::Begun).store(0, Relaxed);
     }
 
     fn word(&self, slot: Slot, column: Column) -> &AtomicU64 {
@@ -122,19 +158,28 @@ pub struct SlotStats {
     pub connections_accepted: u64,
     /// Requests answered since the worker started.
     pub requests: u64,
-    /// Nanoseconds the loop spent working (Node: `eventLoopUtilization().active`).
+    /// Nanoseconds the loop spent working up to now, also in a turn that does not end (Node:
+    /// `eventLoopUtilization().active`).
     pub busy_ns: u64,
-    /// Nanoseconds the loop spent waiting (Node: `eventLoopUtilization().idle`).
+    /// Nanoseconds the loop spent waiting up to now (Node: `eventLoopUtilization().idle`).
     pub idle_ns: u64,
+    /// Nanoseconds of CPU time that the worker's process, or its thread, has used so far, read from
+    /// the system's clock: it runs on while the worker is stuck. 0 before it is online and after its
+    /// end.
+    pub cpu_ns: u64,
 }
 
 impl SlotStats {
     /// The share of time the loop worked, from 0 to 1 (Node: `eventLoopUtilization().utilization`).
     #[must_use]
     pub fn utilization(&self) -> f64 {
-        let total = self.busy_ns + self.idle_ns;
+        let total = self.busy_ns.saturating_add(self.idle_ns);
         if total == 0 { 0.0 } else { self.busy_ns as f64 / total as f64 }
     }
+}
+
+fn cpu(clock: u64) -> Duration {
+    CpuClock::from_number(clock).and_then(CpuClock::read).unwrap_or_default()
 }
 
 /// A worker's own row, to write. Only the worker's loop thread holds one.
@@ -145,10 +190,11 @@ pub(crate) struct SlotMeter {
 }
 
 impl SlotMeter {
-    /// The row of `slot`, now owned by the calling worker.
-    pub(crate) fn new(page: Arc<StatsPage>, slot: Slot) -> Self {
+    /// The row of `slot`, now owned by the calling worker, whose CPU time this clock shows.
+    pub(crate) fn new(page: Arc<StatsPage>, slot: Slot, clock: Option<CpuClock>) -> Self {
         let meter = Self { page, slot };
         meter.set(Column::Process, std::process::id().into());
+        meter.set(Column::Clock, clock.map_or(0, CpuClock::number));
         meter
     }
 
@@ -175,6 +221,22 @@ impl SlotMeter {
         self.set(Column::Idle, idle_ns);
     }
 
+    /// From now on time is counted; so much was counted before.
+    pub(crate) fn begin(&self, busy_ns: u64, idle_ns: u64) {
+        self.set(Column::Busy, busy_ns);
+        self.set(Column::Idle, idle_ns);
+        self.set(Column::Begun, clock::monotonic_ns().saturating_sub(busy_ns + idle_ns));
+    }
+
+    pub(crate) fn falls_asleep(&self) {
+        self.set(Column::Asleep, 1);
+    }
+
+    pub(crate) fn wakes_up(&self, idle_ns: u64) {
+        self.set(Column::Idle, idle_ns);
+        self.set(Column::Asleep, 0);
+    }
+
     /// A load and a store instead of a read-modify-write: the row has one writer.
     fn add(&self, column: Column, amount: u64) {
         let word = self.page.word(self.slot, column);
@@ -193,7 +255,7 @@ mod tests {
 
     fn exercise(page: &Arc<StatsPage>) -> SlotStats {
         page.reset(Slot(3), 7, 2);
-        let meter = SlotMeter::new(page.clone(), Slot(3));
+        let meter = SlotMeter::new(page.clone(), Slot(3), None);
         meter.connection_opened();
         meter.connection_opened();
         meter.connection_closed();
@@ -209,6 +271,25 @@ mod tests {
         assert_eq!((row.connections_open, row.connections_accepted, row.requests), (1, 2, 1));
         assert_eq!((row.beats, row.busy_ns, row.idle_ns), (1, 30, 10));
         assert!((row.utilization() - 0.75).abs() < 1e-9);
+    }
+
+    #[test]
+    fn time_since_the_last_beat_is_idle_for_a_sleeper_and_busy_for_a_worker_that_is_stuck() {
+        let page = StatsPage::heap();
+        let meter = SlotMeter::new(page.clone(), Slot(0), None);
+        meter.begin(0, 0);
+        meter.beat(30, 10);
+        let pass = || (0..1000).for_each(|_| assert!(clock::monotonic_ns() > 0));
+        pass();
+        let stuck = page.row(Slot(0));
+        assert!(stuck.busy_ns > 30 && stuck.idle_ns == 10, "{stuck:?}");
+        meter.falls_asleep();
+        pass();
+        let asleep = page.row(Slot(0));
+        assert!(asleep.busy_ns == 30 && asleep.idle_ns > 10, "{asleep:?}");
+        page.stop_clocks(Slot(0));
+        let ended = page.row(Slot(0));
+        assert_eq!((ended.busy_ns, ended.idle_ns), (30, 10));
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //!   descriptor it names.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
+//! * [`thread`]: a thread's shown name and signal mask, and clocks of the CPU time of others. All of it may be
+//!   left out elsewhere.
 //!
 //! Invariants: every descriptor made here is close-on-exec from birth; nothing here blocks (channels are
 //! non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
@@ -22,3 +24,4 @@ pub(crate) mod channel;
 pub(crate) mod environment;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod thread;

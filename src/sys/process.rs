@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io,
     os::{
@@ -17,11 +18,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-pub(crate) use rustix::process::Signal;
 use rustix::{
     io::{Errno, FdFlags, fcntl_setfd},
     process::{
-        Pid, PidfdFlags, getppid, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+        Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal,
+        set_parent_process_death_signal,
     },
 };
 
@@ -32,14 +33,16 @@ pub(crate) struct Spawn<'a> {
     pub(crate) program: &'a Path,
     /// Its arguments, without the program's own name.
     pub(crate) args: &'a [OsString],
-    /// Environment variables to set, or with `None` to remove; all others are inherited.
-    pub(crate) env: &'a [(OsString, Option<OsString>)],
+    /// The whole environment.
+    pub(crate) env: &'a BTreeMap<OsString, OsString>,
     /// The working directory; the parent's if absent.
     pub(crate) cwd: Option<&'a Path>,
     /// The user to become. A privileged parent's supplementary groups are dropped, too.
     pub(crate) uid: Option<u32>,
     /// The group to become.
     pub(crate) gid: Option<u32>,
+    /// Whether the child leads a process group of its own.
+    pub(crate) own_group: bool,
     /// Standard input, output and error.
     pub(crate) stdio: [Stdio; 3],
     /// The one descriptor that the child keeps, under the same number. It must be above 2.
@@ -61,15 +64,11 @@ pub(crate) fn spawn(spawn: Spawn<'_>) -> io::Result<Child> {
     let [stdin, stdout, stderr] = spawn.stdio;
     let mut command = Command::new(spawn.program);
     command.args(spawn.args).stdin(stdin).stdout(stdout).stderr(stderr);
-    for (name, value) in spawn.env {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    command.env_clear().envs(spawn.env);
     spawn.cwd.map(|cwd| command.current_dir(cwd));
     spawn.uid.map(|uid| command.uid(uid));
     spawn.gid.map(|gid| command.gid(gid));
+    spawn.own_group.then(|| command.process_group(0));
     let parent = spawn.die_with.then(own_pid);
     // SAFETY: `prepare_child` makes three system calls and touches no lock, heap or thread-local, so it may
     // run between fork and exec. `inherit` is borrowed until this function returns, after the child's exec.
@@ -102,8 +101,12 @@ pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Sends `signal` to exactly the process that `pidfd` was opened for.
-pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+/// The number of the signal that no process survives.
+pub(crate) const SIGKILL: i32 = Signal::KILL.as_raw();
+
+/// Sends the signal of this number to exactly the process that `pidfd` was opened for.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
     Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
@@ -135,14 +138,17 @@ mod tests {
     use super::*;
     use crate::sys::channel;
 
+    const NO_VARIABLES: &BTreeMap<OsString, OsString> = &BTreeMap::new();
+
     fn shell<'a>(args: &'a [OsString], inherit: BorrowedFd<'a>) -> Spawn<'a> {
         Spawn {
             program: Path::new("/bin/sh"),
             args,
-            env: &[],
+            env: NO_VARIABLES,
             cwd: None,
             uid: None,
             gid: None,
+            own_group: false,
             stdio: [Stdio::null(), Stdio::piped(), Stdio::inherit()],
             inherit,
             die_with: false,
@@ -183,7 +189,7 @@ mod tests {
     fn environment_and_directory_are_the_childs_own() {
         let (_ours, theirs) = channel::seqpacket_pair().unwrap();
         let args = script("echo \"$BIMODAL_UNIT_TEST:$HOME:$(pwd)\"");
-        let env = [("BIMODAL_UNIT_TEST".into(), Some("set".into())), ("HOME".into(), None)];
+        let env = BTreeMap::from([("BIMODAL_UNIT_TEST".into(), "set".into())]);
         let spec = Spawn { env: &env, cwd: Some(Path::new("/")), ..shell(&args, theirs.as_fd()) };
         assert_eq!(output(spawn(spec).unwrap()), "set::/\n");
     }
@@ -204,10 +210,10 @@ mod tests {
         let args = script("exec sleep 60");
         let mut child = spawn(shell(&args, theirs.as_fd())).unwrap();
         let watch = pidfd(child.id() as i32).unwrap();
-        signal(watch.as_fd(), Signal::TERM).unwrap();
+        signal(watch.as_fd(), Signal::TERM.as_raw()).unwrap();
         wait_for_end(&watch);
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
-        assert!(signal(watch.as_fd(), Signal::TERM).is_err(), "a reaped child takes no signal");
+        assert!(signal(watch.as_fd(), SIGKILL).is_err(), "a reaped child takes no signal");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) enum Frame {
         max_message: u64,
         /// Whether messages are JSON instead of MessagePack.
         json: bool,
+        /// Whether a `Message` follows that is not for `recv`: the data the worker starts with.
+        data: bool,
     },
     /// A `Listen` that worked.
     Granted {
@@ -115,8 +117,8 @@ pub(crate) enum Frame {
     },
     /// The worker's body has ended.
     Finished {
-        /// Why it failed, or nothing if it did not; cut to [`TEXT_LIMIT`].
-        failure: Option<String>,
+        /// Why it failed, or nothing if it did not.
+        failure: Option<Failure>,
     },
     /// The receiver's user has taken these messages: as many more may be sent.
     Taken {
@@ -211,6 +213,15 @@ impl fmt::Display for HandleKind {
             Self::Port => "Port",
         })
     }
+}
+
+/// Why a worker's body failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// It panicked; else it returned an error.
+    pub(crate) panicked: bool,
+    /// The cause; cut to [`TEXT_LIMIT`].
+    pub(crate) text: String,
 }
 
 /// How a worker gets the connections of a listener.
@@ -319,7 +330,17 @@ impl Frame {
     pub(super) fn write(&self, to: &mut Writer) -> Result<(), WireError> {
         to.u8(self.label().0);
         match self {
-            Self::Welcome { version, worker, slot, slots, generation, name, max_message, json } => {
+            Self::Welcome {
+                version,
+                worker,
+                slot,
+                slots,
+                generation,
+                name,
+                max_message,
+                json,
+                data,
+            } => {
                 to.u16(*version);
                 to.u64(*worker);
                 for number in [slot, slots, generation] {
@@ -328,6 +349,7 @@ impl Frame {
                 to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
                 to.u64(*max_message);
                 to.bool(*json);
+                to.bool(*data);
             }
             Self::Granted { request, grant } => {
                 to.u32(*request);
@@ -361,7 +383,10 @@ impl Frame {
             }
             Self::Leaving { voluntary } => to.bool(*voluntary),
             Self::Finished { failure } => {
-                to.option(failure.as_deref(), |to, failure| to.text(failure, TEXT_LIMIT));
+                to.option(failure.as_ref(), |to, failure| {
+                    to.bool(failure.panicked);
+                    to.text(&failure.text, TEXT_LIMIT);
+                });
             }
             Self::Taken { messages, bytes } => {
                 to.u32(*messages);
@@ -406,6 +431,7 @@ impl Frame {
                 name: from.text("the cluster's name", NAME_LIMIT)?,
                 max_message: from.u64("the message limit")?,
                 json: from.bool("the codec")?,
+                data: from.bool("data")?,
             },
             kind::GRANTED => {
                 Self::Granted { request: from.u32("a request")?, grant: Grant::read(from)? }
@@ -446,8 +472,12 @@ impl Frame {
             },
             kind::LEAVING => Self::Leaving { voluntary: from.bool("voluntary")? },
             kind::FINISHED => Self::Finished {
-                failure: from
-                    .option("a failure", |from| from.text("a failure's text", TEXT_LIMIT))?,
+                failure: from.option("a failure", |from| {
+                    Ok(Failure {
+                        panicked: from.bool("panicked")?,
+                        text: from.text("a failure's text", TEXT_LIMIT)?,
+                    })
+                })?,
             },
             kind::TAKEN => Self::Taken {
                 messages: from.u32("a number of messages")?,

@@ -22,7 +22,7 @@ use std::io::IoSlice;
 
 use bytes::{Reader, Writer};
 pub use frame::HandleKind;
-pub(crate) use frame::{Address, Frame, Grant, Letter, ListenOptions};
+pub(crate) use frame::{Address, Failure, Frame, Grant, Letter, ListenOptions};
 use frame::{kind, read_handle};
 
 /// The protocol's version. Both sides must have the same one; it is the first thing they tell each other.

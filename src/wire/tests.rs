@@ -73,19 +73,20 @@ fn grants() -> impl Strategy<Value = Grant> {
 }
 
 fn from_primary() -> impl Strategy<Value = Frame> {
-    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), any::<(u64, bool)>())
-        .prop_map(|(worker, [slot, slots, generation], name, (max_message, json))| {
-            Frame::Welcome {
-                version: VERSION,
-                worker,
-                slot,
-                slots,
-                generation,
-                name,
-                max_message,
-                json,
-            }
-        });
+    let flags = any::<(u64, bool, bool)>();
+    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), flags).prop_map(
+        |(worker, [slot, slots, generation], name, (max_message, json, data))| Frame::Welcome {
+            version: VERSION,
+            worker,
+            slot,
+            slots,
+            generation,
+            name,
+            max_message,
+            json,
+            data,
+        },
+    );
     prop_oneof![
         welcome,
         (any::<u32>(), grants()).prop_map(|(request, grant)| Frame::Granted { request, grant }),
@@ -117,7 +118,9 @@ fn from_worker() -> impl Strategy<Value = Frame> {
         (any::<u32>(), any::<bool>())
             .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
         any::<bool>().prop_map(|voluntary| Frame::Leaving { voluntary }),
-        option::of(any::<String>()).prop_map(|failure| Frame::Finished { failure }),
+        option::of((any::<bool>(), any::<String>())).prop_map(|failure| Frame::Finished {
+            failure: failure.map(|(panicked, text)| Failure { panicked, text })
+        }),
         (any::<u32>(), any::<u64>()).prop_map(|(messages, bytes)| Frame::Taken { messages, bytes }),
     ]
 }
@@ -291,7 +294,7 @@ fn the_first_error_of_a_packet_is_named() {
     assert_eq!(refused(&[kind::ADOPTED, 0, 0, 0, 0]), WireError::NoIds);
     let count = [&[kind::ADOPTED][..], &u32::MAX.to_le_bytes()].concat();
     assert!(matches!(refused(&count), WireError::TooLong { limit: 4096, .. }));
-    let not_text = [&[kind::FINISHED, 1, 1, 0, 0, 0][..], &[0xff]].concat();
+    let not_text = [&[kind::FINISHED, 1, 0, 1, 0, 0, 0][..], &[0xff]].concat();
     assert!(matches!(refused(&not_text), WireError::NotText { .. }));
     assert!(matches!(refused(&vec![1; PACKET_LIMIT + 1]), WireError::TooLong { .. }));
 }
@@ -321,8 +324,8 @@ fn a_message_without_progress_is_refused() {
 fn long_texts_are_cut_at_a_character() {
     let text = "é".repeat(TEXT_LIMIT);
     for text in [text.clone(), format!("x{text}")] {
-        let sent = Frame::Finished { failure: Some(text.clone()) };
-        let Ok(Some(Frame::Finished { failure: Some(cut) })) =
+        let sent = Frame::Denied { request: 1, errno: None, text: text.clone() };
+        let Ok(Some(Frame::Denied { text: cut, .. })) =
             Decoder::new(0).push(&only_packet(sent), given(0))
         else {
             panic!("another frame came back")

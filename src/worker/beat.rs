@@ -1,4 +1,5 @@
-//! The worker's sign of life: each turn of its loop leaves its counters on the stats page.
+//! The worker's sign of life: each turn of its loop leaves its counters on the stats page. What the loop
+//! is doing since, readers work out from whether it sleeps.
 
 use std::rc::Rc;
 
@@ -9,7 +10,10 @@ use crate::{
 
 /// Beats on the current loop until the guard is dropped.
 pub(super) fn start(meter: &SlotMeter) -> HookGuard {
-    event_loop::on_sleep(Rc::new(Beat { meter: meter.clone() }))
+    let beat = Beat { meter: meter.clone() };
+    let (busy_ns, idle_ns) = beat.times();
+    meter.begin(busy_ns, idle_ns);
+    event_loop::on_sleep(Rc::new(beat))
 }
 
 struct Beat {
@@ -17,19 +21,27 @@ struct Beat {
 }
 
 impl Beat {
-    fn beat(&self) {
+    fn times(&self) -> (u64, u64) {
         let stats = event_loop::current_stats();
-        self.meter.beat(stats.busy.as_nanos() as u64, stats.idle.as_nanos() as u64);
+        (stats.busy.as_nanos() as u64, stats.idle.as_nanos() as u64)
+    }
+
+    fn beat(&self) {
+        let (busy_ns, idle_ns) = self.times();
+        self.meter.beat(busy_ns, idle_ns);
     }
 }
 
 impl SleepHook for Beat {
     fn before_sleep(&self) -> bool {
         self.beat();
+        self.meter.falls_asleep();
         true
     }
 
-    fn after_sleep(&self) {}
+    fn after_sleep(&self) {
+        self.meter.wakes_up(self.times().1);
+    }
 
     fn pass_by(&self) {
         self.beat();

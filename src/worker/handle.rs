@@ -10,6 +10,7 @@ use crate::{
     channel::{Flow, Receipt},
     config::Address,
     error::{Error, ErrorKind, Result},
+    event_loop,
     id::{Slot, WorkerId},
     message::{self, Handle, Message, Port, SendError},
     shared::SlotStats,
@@ -21,7 +22,7 @@ use crate::{
 /// worker forks nothing.
 #[derive(Clone)]
 pub struct Worker {
-    state: Rc<State>,
+    pub(super) state: Rc<State>,
 }
 
 impl Worker {
@@ -47,7 +48,8 @@ impl Worker {
         self.state.identity.generation
     }
 
-    /// `bimodal-worker-ID`; in [`Mode::Thread`](crate::Mode::Thread) also the thread's name.
+    /// `bimodal-worker-ID`; in [`Mode::Thread`](crate::Mode::Thread) also the thread's name. The system,
+    /// which keeps 15 bytes of it, shows `bimodal-w-ID`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.state.name
@@ -244,16 +246,36 @@ impl Worker {
 
     /// Leaves the cluster in good order: the primary withdraws this worker from every listener, then
     /// it drains (Node: `worker.disconnect`). A second call changes nothing.
-    pub fn disconnect(&self) {
+    pub fn disconnect(&self) -> &Self {
         self.state.leave(true);
+        self
     }
 
     /// Ends this worker now, with code 0; open connections are cut (Node: `worker.kill` inside a
     /// worker).
     pub fn kill(&self) {
         self.state.leave(true);
-        self.state.left.set(true);
-        self.state.wake_root();
+        self.state.end(0);
+    }
+
+    /// Ends this worker with this code, as a crash and not as a disconnect (Node: `process.exit` in a
+    /// worker): a supervised worker is replaced unless the code is 0. What was sent before is
+    /// delivered; open connections are cut. In [`Mode::Process`](crate::Mode::Process) the process
+    /// ends, with the lowest 8 bits of the code; else only this worker does.
+    ///
+    /// Nothing that follows it runs; other tasks of the worker may have one more turn.
+    pub async fn exit(&self, code: i32) -> ! {
+        self.state.end(code);
+        loop {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The share of its time that this worker's loop was busy, from 0 to 1 (Node:
+    /// `performance.eventLoopUtilization().utilization`).
+    #[must_use]
+    pub fn utilization(&self) -> f64 {
+        event_loop::current_stats().utilization()
     }
 }
 

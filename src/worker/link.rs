@@ -59,8 +59,8 @@ pub(crate) enum Note {
     Leaving { voluntary: bool },
     /// A message of the user's.
     Message(Message),
-    /// The worker's body has ended; the text is why it failed, if it did.
-    Finished { failure: Option<String> },
+    /// The worker's body has ended; the error is why it failed, if it did.
+    Finished { failure: Option<Error> },
 }
 
 /// What a worker's link brings.

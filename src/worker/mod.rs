@@ -3,12 +3,15 @@
 //! Runs on the worker's own event loop. Owns the worker's end of the link, its messages and its
 //! listeners. It does not know whether it is a process or a thread.
 //!
+//! What it was given at its start (arguments, variables, data) is there before the body runs.
+//!
 //! The life of a worker, in order: say that it is online; run the body; on `Disconnect` (which comes
 //! behind everything that was sent before) tell the body by `recv`, `draining` and every listener;
 //! when the body has returned, drop what it left running, refuse what was offered and not adopted,
 //! say why it ended, and wait until all of that has left.
 
 mod beat;
+mod given;
 mod handle;
 mod line;
 mod link;
@@ -27,6 +30,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+pub(crate) use given::Given;
 pub use handle::Worker;
 pub(crate) use line::Line;
 pub(crate) use link::{Arrival, Command, Denial, Link, Note};
@@ -34,6 +38,7 @@ pub use listener::Listener;
 
 use crate::{
     accept::{Grant, Offer},
+    error::{Error, ErrorKind, Result},
     event::ExitStatus,
     event_loop::{self, EventLoop, JoinHandle},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
@@ -57,24 +62,42 @@ pub(crate) struct Identity {
 /// What a worker does, as the builder keeps it.
 pub(crate) type Body = Arc<dyn Fn(Worker) -> BodyFuture + Send + Sync>;
 
-/// A body at work; the error is the text for the primary.
-pub(crate) type BodyFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+/// A body at work: its exit code, or why it failed.
+pub(crate) type BodyFuture = Pin<Box<dyn Future<Output = Result<i32>>>>;
 
-/// What a worker's body may return: nothing, or a result whose error says why the worker failed.
+/// What a worker's body may return: nothing, an exit code, or a result whose error says why the
+/// worker failed.
 pub trait Outcome {
-    /// The reason of the failure, if it is one.
-    fn failure(self) -> Option<String>;
+    /// The worker's exit code.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the failure; the worker's exit code is 1.
+    fn code(self) -> Result<i32, String>;
 }
 
 impl Outcome for () {
-    fn failure(self) -> Option<String> {
-        None
+    fn code(self) -> Result<i32, String> {
+        Ok(0)
+    }
+}
+
+/// The exit code; 0 is a success. A process keeps the lowest 8 bits (exit(3)).
+impl Outcome for i32 {
+    fn code(self) -> Result<i32, String> {
+        Ok(self)
     }
 }
 
 impl<E: fmt::Display> Outcome for Result<(), E> {
-    fn failure(self) -> Option<String> {
-        self.err().map(|error| error.to_string())
+    fn code(self) -> Result<i32, String> {
+        self.map_or_else(|error| Err(error.to_string()), |()| Ok(0))
+    }
+}
+
+impl<E: fmt::Display> Outcome for Result<i32, E> {
+    fn code(self) -> Result<i32, String> {
+        self.map_err(|error| error.to_string())
     }
 }
 
@@ -91,19 +114,23 @@ pub(crate) enum Ended {
 pub(crate) fn run(
     event_loop: &mut EventLoop,
     identity: Identity,
+    given: Given,
     link: Rc<dyn Link>,
     meter: SlotMeter,
     body: &Body,
 ) -> Ended {
-    let state = Rc::new(State::new(identity, link, meter));
+    let state = Rc::new(State::new(identity, given, link, meter));
     let lived = catch_unwind(AssertUnwindSafe(|| event_loop.block_on(live(&state, body))));
     let (ended, failure) = match lived {
-        Ok(Ok(Life::Returned(Ok(())))) => (Ended::Code(0), None),
+        Ok(Ok(Life::Returned(Ok(code)))) => (Ended::Code(code), None),
         Ok(Ok(Life::Returned(Err(failure)))) => (Ended::Code(1), Some(failure)),
-        Ok(Ok(Life::Left)) => (Ended::Code(0), None),
+        Ok(Ok(Life::Left(code))) => (Ended::Code(code), None),
         Ok(Ok(Life::Killed)) => (Ended::Killed, None),
-        Ok(Err(error)) => (Ended::Code(1), Some(format!("the event loop failed: {error}"))),
-        Err(panic) => (Ended::Code(ExitStatus::PANIC), Some(panic_text(&*panic))),
+        Ok(Err(error)) => {
+            let failure = Error::caused(ErrorKind::Io, "the event loop failed", error);
+            (Ended::Code(1), Some(failure))
+        }
+        Err(panic) => (Ended::Code(ExitStatus::PANIC), Some(panic_error(&*panic))),
     };
     // What a destructor of a cancelled task does must not hide how the worker ended.
     let wound_up = catch_unwind(AssertUnwindSafe(|| wind_up(event_loop, &state, failure)));
@@ -115,9 +142,9 @@ pub(crate) fn run(
 
 /// What came first.
 enum Life {
-    Returned(Result<(), String>),
-    /// The worker ended itself, or its primary is gone.
-    Left,
+    Returned(Result<i32>),
+    /// The worker ended itself with this code, or its primary is gone.
+    Left(i32),
     Killed,
 }
 
@@ -128,7 +155,7 @@ async fn live(state: &Rc<State>, body: &Body) -> Life {
     poll_fn(|cx| state.poll(cx, &mut body)).await
 }
 
-fn wind_up(event_loop: &mut EventLoop, state: &Rc<State>, failure: Option<String>) {
+fn wind_up(event_loop: &mut EventLoop, state: &Rc<State>, failure: Option<Error>) {
     event_loop.cancel_tasks();
     state.flush_adopted();
     state.close_desks();
@@ -139,10 +166,10 @@ fn wind_up(event_loop: &mut EventLoop, state: &Rc<State>, failure: Option<String
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+fn panic_error(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("(no text)"))
+    Error::new(ErrorKind::Panic, format!("panicked: {}", text.unwrap_or("(no text)")))
 }
 
 /// Arrivals taken in before tasks run again.
@@ -151,12 +178,14 @@ const ARRIVALS_PER_TURN: usize = 256;
 /// What the runtime and all handles of one worker share.
 pub(crate) struct State {
     pub(crate) identity: Identity,
+    given: Given,
     name: String,
     link: Rc<dyn Link>,
     meter: SlotMeter,
     connected: Cell<bool>,
     draining: Cell<bool>,
-    left: Cell<bool>,
+    /// The code with which the worker ends itself, once it does.
+    left: Cell<Option<i32>>,
     messages: RefCell<VecDeque<Message>>,
     /// Who waits for a message or for the end: woken together, each looks for itself.
     waiting: RefCell<Vec<Waker>>,
@@ -175,15 +204,16 @@ enum Answer {
 }
 
 impl State {
-    fn new(identity: Identity, link: Rc<dyn Link>, meter: SlotMeter) -> Self {
+    fn new(identity: Identity, given: Given, link: Rc<dyn Link>, meter: SlotMeter) -> Self {
         Self {
             name: format!("bimodal-worker-{}", identity.worker),
             identity,
+            given,
             link,
             meter,
             connected: Cell::new(true),
             draining: Cell::new(false),
-            left: Cell::new(false),
+            left: Cell::new(None),
             messages: RefCell::default(),
             waiting: RefCell::default(),
             requests: Cell::new(0),
@@ -195,19 +225,19 @@ impl State {
     }
 
     /// The worker's root future: arrivals first, then the body's end.
-    fn poll(&self, cx: &mut Context<'_>, body: &mut JoinHandle<Result<(), String>>) -> Poll<Life> {
+    fn poll(&self, cx: &mut Context<'_>, body: &mut JoinHandle<Result<i32>>) -> Poll<Life> {
         *self.root.borrow_mut() = Some(cx.waker().clone());
         self.flush_adopted();
         if let Poll::Ready(life) = self.take_arrivals(cx) {
             return Poll::Ready(life);
         }
-        if self.left.get() {
-            return Poll::Ready(Life::Left);
+        if let Some(code) = self.left.get() {
+            return Poll::Ready(Life::Left(code));
         }
         match Pin::new(body).poll(cx) {
             Poll::Ready(Ok(outcome)) => Poll::Ready(Life::Returned(outcome)),
             // Only the end of the loop cancels the body.
-            Poll::Ready(Err(_)) => Poll::Ready(Life::Left),
+            Poll::Ready(Err(_)) => Poll::Ready(Life::Left(0)),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -220,7 +250,7 @@ impl State {
                 Poll::Ready(Arrival::Kill) => return Poll::Ready(Life::Killed),
                 Poll::Ready(Arrival::Gone) => {
                     self.connected.set(false);
-                    return Poll::Ready(Life::Left);
+                    return Poll::Ready(Life::Left(0));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -293,6 +323,14 @@ impl State {
         let root = self.root.borrow().clone();
         if let Some(root) = root {
             root.wake();
+        }
+    }
+
+    /// Ends the worker in the loop's next turn. The first code counts.
+    fn end(&self, code: i32) {
+        if self.left.get().is_none() {
+            self.left.set(Some(code));
+            self.wake_root();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whole clusters: several in one program, and what is left when one ends.
 
-use bimodal::{Cluster, ErrorKind, Mode, Worker};
+use bimodal::{Cluster, ErrorKind, Mode, Setup, Worker};
 
 use crate::{
     bodies::{greet, idle},
@@ -117,11 +117,12 @@ fn whole_life(scene: &Scene) {
 }
 
 fn unsuitable(scene: &Scene) {
+    let builder = |setup: Setup| Cluster::builder(scene.mode).setup(setup);
     let set: [(&str, bimodal::Builder); 4] = [
-        ("env", Cluster::builder(scene.mode).env("A", "b")),
-        ("cwd", Cluster::builder(scene.mode).cwd("/")),
-        ("uid", Cluster::builder(scene.mode).uid(1)),
-        ("gid", Cluster::builder(scene.mode).gid(1)),
+        ("env", builder(Setup::new().env("A", "b"))),
+        ("cwd", builder(Setup::new().cwd("/"))),
+        ("uid", builder(Setup::new().uid(1))),
+        ("gid", builder(Setup::new().gid(1))),
     ];
     for (name, builder) in set {
         match builder.build() {
@@ -136,6 +137,6 @@ fn unsuitable(scene: &Scene) {
             }
         }
     }
-    let stack = Cluster::builder(scene.mode).stack_size(1 << 20).build();
+    let stack = builder(Setup::new().stack_size(1 << 20)).build();
     assert_eq!(stack.is_err(), scene.is_process());
 }

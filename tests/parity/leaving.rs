@@ -41,12 +41,12 @@ fn by_primary(scene: &Scene) {
         // A second and a third time change nothing, also when the worker has gone meanwhile.
         let _ = workers[0].disconnect();
     }
-    assert!(workers[0].exited_after_disconnect());
+    assert_eq!(workers[0].exited_after_disconnect(), Some(true));
     let seen = until_named(&cluster, "exit", 1);
     assert_eq!(seen.names(Some(workers[0].id())), ["disconnect", "exit"]);
     assert_eq!(seen.exit(workers[0].id()), ExitStatus::Code(0));
     assert!(workers[0].is_dead() && !workers[1].is_dead());
-    assert!(!workers[1].exited_after_disconnect());
+    assert_eq!(workers[1].exited_after_disconnect(), None);
     for _ in 0..5 {
         assert_eq!(greeting(&address).unwrap(), "2");
     }
@@ -55,11 +55,11 @@ fn by_primary(scene: &Scene) {
 fn by_itself(scene: &Scene) {
     let cluster = scene.builder().launch(leave_when_told).unwrap();
     let worker = cluster.fork().unwrap();
-    assert!(!worker.exited_after_disconnect());
+    assert_eq!(worker.exited_after_disconnect(), None);
     let _ = worker.send(()).unwrap();
     let seen = to_the_end(&cluster);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
-    assert!(worker.exited_after_disconnect());
+    assert_eq!(worker.exited_after_disconnect(), Some(true));
     assert!(seen.messages::<bool>().iter().all(|(_, drains)| *drains));
 }
 
@@ -80,7 +80,7 @@ fn before_online(scene: &Scene) {
     let names = seen.names(Some(worker.id()));
     assert_eq!(names, ["fork", "online", "disconnect", "exit"]);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
-    assert!(worker.exited_after_disconnect());
+    assert_eq!(worker.exited_after_disconnect(), Some(true));
 }
 
 fn listens_no_more(scene: &Scene) {
@@ -105,7 +105,7 @@ fn kill(scene: &Scene) {
     let status = seen.exit(workers[1].id());
     assert!(status.killed() && !status.success(), "{status}");
     assert_eq!(seen.names(Some(workers[1].id())), ["disconnect", "exit"]);
-    assert!(!workers[1].exited_after_disconnect());
+    assert_eq!(workers[1].exited_after_disconnect(), Some(false));
     for _ in 0..9 {
         assert_ne!(greeting(&address).unwrap(), "2");
     }
@@ -118,7 +118,7 @@ fn kill_itself(scene: &Scene) {
     let worker = cluster.fork().unwrap();
     let seen = to_the_end(&cluster);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
-    assert!(worker.exited_after_disconnect());
+    assert_eq!(worker.exited_after_disconnect(), Some(true));
 }
 
 async fn end_at_once(worker: Worker) {
@@ -132,8 +132,10 @@ fn code(scene: &Scene, how: &str, code: i32) {
     let _ = worker.send(how.to_owned()).unwrap();
     let seen = to_the_end(&cluster);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(code));
-    assert_eq!(seen.names(Some(worker.id())), ["fork", "online", "disconnect", "exit"]);
-    assert!(!worker.exited_after_disconnect(), "nobody asked it to leave");
+    let error: &[_] = if code == 0 { &[] } else { &["error"] };
+    let names = [&["fork", "online"], error, &["disconnect", "exit"]].concat();
+    assert_eq!(seen.names(Some(worker.id())), names);
+    assert_eq!(worker.exited_after_disconnect(), Some(false), "nobody asked it to leave");
 }
 
 async fn end_as_told(worker: Worker) -> Result<(), String> {

@@ -10,17 +10,24 @@ mod serve;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acts;
 mod bodies;
 mod captured;
 mod clusters;
+mod ending;
 mod events;
+mod forking;
 mod http;
+mod isolation;
 mod leaving;
 mod listen;
 mod messages;
+mod observing;
 mod process;
+mod roles;
 mod rows;
 mod scheduling;
+mod shutdown;
 mod supervised;
 mod thread;
 
@@ -42,9 +49,25 @@ fn main() -> ExitCode {
         clusters::SCENARIOS,
         process::SCENARIOS,
         thread::SCENARIOS,
+        roles::SCENARIOS,
+        forking::SCENARIOS,
+        observing::SCENARIOS,
+        ending::SCENARIOS,
+        shutdown::SCENARIOS,
+        isolation::SCENARIOS,
     ];
-    let programs =
-        [SERVERS, supervised::PROGRAMS, clusters::PROGRAMS, process::PROGRAMS, thread::PROGRAMS];
+    let programs = [
+        SERVERS,
+        supervised::PROGRAMS,
+        clusters::PROGRAMS,
+        process::PROGRAMS,
+        thread::PROGRAMS,
+        roles::PROGRAMS,
+        forking::PROGRAMS,
+        observing::PROGRAMS,
+        shutdown::PROGRAMS,
+        isolation::PROGRAMS,
+    ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());
     support::run_with(scenarios, programs.into_iter().flatten(), [node_rows])

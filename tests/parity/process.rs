@@ -7,6 +7,7 @@ mod scarce;
 mod settings;
 mod signals;
 mod start;
+mod streams;
 
 use bimodal::Mode;
 
@@ -57,8 +58,23 @@ pub const SCENARIOS: &[Scenario] = &[
         .proves(&["THR-40"]),
     only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed),
     only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors),
-    only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up),
+    only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up)
+        .proves(&["LIFE-09", "LIFE-34"]),
+    only(PROCESS, "stranger_with_the_channel", hostile::stranger_with_the_channel)
+        .proves(&["EVT-20", "LIFE-40"]),
+    only(PROCESS, "silent_workers_have_streams", streams::silent_workers_have_streams)
+        .proves(&["FORK-22"]),
+    only(PROCESS, "other_workers_share_the_streams", streams::other_workers_share_the_streams)
+        .proves(&["FORK-22", "FORK-23"]),
+    only(PROCESS, "working_directory", streams::working_directory).proves(&["FORK-19"]),
+    only(PROCESS, "process_groups", streams::process_groups).proves(&["FORK-31"]),
+    only(PROCESS, "another_program", streams::another_program),
+    only(PROCESS, "the_end_of_the_primary_ends_all", streams::the_end_of_the_primary_ends_all)
+        .proves(&["LIFE-31", "LIFE-32", "LIFE-33"]),
 ];
 
-pub const PROGRAMS: &[Scenario] =
-    &[only(PROCESS, "ordinary", serve::ordinary), only(PROCESS, "early", start::early)];
+pub const PROGRAMS: &[Scenario] = &[
+    only(PROCESS, "ordinary", serve::ordinary),
+    only(PROCESS, "early", start::early),
+    only(PROCESS, "primary_to_end", streams::primary_to_end),
+];

@@ -48,9 +48,9 @@ pub const PROGRAMS: &[Scenario] = &[both("leftovers", leftovers)];
 fn cores_of_workers(pid: u32) -> Vec<String> {
     let tasks =
         fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
-    // The kernel keeps 15 bytes of a thread's name: the number is cut off.
+    // The kernel keeps 15 bytes of a thread's name: workers show a short one.
     let workers = tasks.filter(|task| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("bimodal-worker"))
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("bimodal-w-"))
     });
     let cores = workers.map(|task| {
         let status = fs::read_to_string(task.join("status")).unwrap();

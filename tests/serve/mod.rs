@@ -14,7 +14,7 @@ use std::{
 };
 
 use bimodal::{
-    Address, Builder, Event, Mode, Result, Stdio, Worker, event_loop,
+    Address, Builder, Event, Mode, Result, Setup, Stdio, Worker, event_loop,
     http::{self, Bytes, Full, Incoming, Request, Response},
 };
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -52,11 +52,11 @@ fn options(builder: Builder) -> Builder {
             "window" => builder.window(number()),
             "pin" => builder.pin(value.parse().unwrap()),
             "grace" => builder.shutdown_timeout(Duration::from_millis(number() as u64)),
-            "env" => builder.env("BIMODAL_TEST", value),
-            "cwd" => builder.cwd(value),
-            "uid" => builder.uid(number() as u32),
-            "gid" => builder.gid(number() as u32),
-            "stdio" => builder.stdio(Stdio::Null),
+            "env" => builder.setup(Setup::new().env("BIMODAL_TEST", value)),
+            "cwd" => builder.setup(Setup::new().cwd(value)),
+            "uid" => builder.setup(Setup::new().uid(number() as u32)),
+            "gid" => builder.setup(Setup::new().gid(number() as u32)),
+            "stdio" => builder.setup(Setup::new().stdio(Stdio::Null)),
             "nofile" => {
                 limit(std::process::id(), Resource::Nofile, Some(number() as u64));
                 builder

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bimodal::{Address, Cluster, Event, ExitStatus, WorkerHandle, WorkerId};
+use bimodal::{Address, Cluster, Error, Event, ExitStatus, WorkerHandle, WorkerId};
 
 use super::DEADLINE;
 
@@ -22,6 +22,16 @@ impl Seen {
     #[track_caller]
     pub fn exit(&self, worker: WorkerId) -> ExitStatus {
         self.exits().find(|(id, _)| *id == worker).map(|(_, status)| status).expect("no exit event")
+    }
+
+    /// What this worker failed with.
+    #[track_caller]
+    pub fn error(&self, of: WorkerId) -> &Error {
+        let mut errors = self.0.iter().filter_map(|event| match event {
+            Event::Error { worker: Some(worker), error } if worker.id() == of => Some(error),
+            _ => None,
+        });
+        errors.next().expect("no error event")
     }
 
     /// Who ended, and how.

@@ -26,7 +26,7 @@ enum Peers {
 const LAYERS: [Layer; 7] = [
     Layer { modules: &["sys"], below: &[], peers: Peers::None },
     Layer {
-        modules: &["error", "config", "event", "id", "clock", "metrics"],
+        modules: &["error", "config", "event", "id", "clock", "metrics", "signal"],
         below: &[],
         peers: Peers::All,
     },
@@ -39,7 +39,7 @@ const LAYERS: [Layer; 7] = [
     },
     Layer { modules: &["backend"], below: &[0, 1, 2, 3, 4], peers: Peers::None },
     Layer {
-        modules: &["cluster", "primary", "builder", "events", "handle"],
+        modules: &["cluster", "primary", "builder", "setup", "fork", "events", "handle"],
         below: &[0, 1, 2, 3, 4, 5],
         peers: Peers::All,
     },

@@ -37,9 +37,9 @@ use crate::{
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::{self, Codec, Message, Packing},
     shared::{SlotMeter, StatsPage},
-    sys::{channel as packets, environment, process},
+    sys::{channel as packets, environment, process, thread},
     wire::{self, Frame},
-    worker::{self, Arrival, Body, Command, Denial, Ended, Identity, Link, Note},
+    worker::{self, Arrival, Body, Command, Denial, Ended, Given, Identity, Link, Note},
 };
 
 /// How long a worker waits for the welcome, which was sent before it was started.
@@ -130,6 +130,7 @@ struct Begun {
     // Before the loop: what is registered leaves first.
     link: Rc<ProcessLink>,
     identity: Identity,
+    given: Given,
     meter: SlotMeter,
     event_loop: EventLoop,
 }
@@ -148,22 +149,47 @@ fn begin(invitation: Invitation) -> Result<Begun> {
     };
     channel.push(hello, Vec::new()).context(ErrorKind::Start, || "say hello".into())?;
     let welcomed = event_loop
-        .block_on(async { timeout(WELCOME, welcome(&mut channel)).await })?
+        .block_on(async { timeout(WELCOME, welcome(&mut channel, 1)).await })?
         .context(ErrorKind::Start, || "wait for the primary's welcome".into())?;
     let (frame, descriptors) = welcomed?;
+    let has_data = matches!(frame, Frame::Welcome { data: true, .. });
     let (identity, meter) = enter_cluster(invitation.worker, frame, descriptors)?;
-    channel.allow_messages(identity.packing.max_bytes as u64);
-    let link = Rc::new(ProcessLink::new(channel, terminate, identity.packing));
-    Ok(Begun { link, identity, meter, event_loop })
+    let packing = identity.packing;
+    channel.allow_messages(packing.max_bytes as u64);
+    let data =
+        if has_data { Some(receive_data(&mut event_loop, &mut channel, packing)?) } else { None };
+    let vars = std::env::vars_os().filter(|(name, _)| name != MARKER).collect();
+    let given = Given::new(std::env::args_os().skip(1).collect(), vars, data);
+    let link = Rc::new(ProcessLink::new(channel, terminate, packing));
+    Ok(Begun { link, identity, given, meter, event_loop })
 }
 
-/// The first frame from the primary, while the hello goes out.
-async fn welcome(channel: &mut Channel) -> Result<(Frame, Vec<OwnedFd>)> {
+/// What the primary sent behind its welcome for the body to start with.
+fn receive_data(
+    event_loop: &mut EventLoop,
+    channel: &mut Channel,
+    packing: Packing,
+) -> Result<Message> {
+    let received = event_loop
+        .block_on(async { timeout(WELCOME, welcome(channel, usize::MAX)).await })?
+        .context(ErrorKind::Start, || "wait for the worker's data".into())?;
+    match received? {
+        (Frame::Message { letter, handle: None }, _) => Ok(Message::encoded(letter, packing.codec)),
+        (frame, _) => {
+            let text = format!("the primary sent {} before the worker's data", frame.name());
+            Err(Error::new(ErrorKind::Protocol, text))
+        }
+    }
+}
+
+/// The next frame from the primary, in at most so many packets, while the hello goes out.
+async fn welcome(channel: &mut Channel, packets: usize) -> Result<(Frame, Vec<OwnedFd>)> {
+    let mut packets = packets;
     let first = std::future::poll_fn(|cx| {
         if let Poll::Ready(Err(fault)) = channel.poll_flush(cx) {
             return Poll::Ready(Err(fault));
         }
-        channel.poll_receive(cx, &mut 1)
+        channel.poll_receive(cx, &mut packets)
     });
     match first.await.context(ErrorKind::Protocol, || "receive the primary's welcome".into())? {
         Incoming::Frame(frame, descriptors) => Ok((frame, descriptors)),
@@ -207,7 +233,7 @@ fn enter_cluster(
             max_bytes: usize::try_from(max_message).unwrap_or(usize::MAX),
         },
     };
-    Ok((identity, SlotMeter::new(page, Slot(slot))))
+    Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock())))
 }
 
 /// A terminal's SIGINT is the primary's to answer; SIGTERM is watched on the current loop.
@@ -220,8 +246,8 @@ fn catch_signals() -> io::Result<Signals> {
 
 /// Exits with the link still there: a SIGTERM that comes last must not replace the exit code.
 fn live(begun: Begun, body: &Body) -> ! {
-    let Begun { link, identity, meter, mut event_loop } = begun;
-    match worker::run(&mut event_loop, identity, link.clone(), meter, body) {
+    let Begun { link, identity, given, meter, mut event_loop } = begun;
+    match worker::run(&mut event_loop, identity, given, link.clone(), meter, body) {
         Ended::Code(code) => exit(code),
         // A process is killed from outside; nothing in here asks for it.
         Ended::Killed => exit(NOT_STARTED),

@@ -42,7 +42,7 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
             let text = "a message is no note on this channel";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
-        Note::Finished { failure } => Frame::Finished { failure },
+        Note::Finished { failure } => Frame::Finished { failure: failure.as_ref().map(failed) },
     }])
 }
 
@@ -61,9 +61,18 @@ pub(super) fn note(frame: Frame) -> Option<Note> {
             Note::Accepting { listener: ListenerId(listener), accepting }
         }
         Frame::Leaving { voluntary } => Note::Leaving { voluntary },
-        Frame::Finished { failure } => Note::Finished { failure },
+        Frame::Finished { failure } => Note::Finished { failure: failure.map(failure_of) },
         _ => return None,
     })
+}
+
+fn failed(error: &Error) -> wire::Failure {
+    wire::Failure { panicked: error.kind() == ErrorKind::Panic, text: error.to_string() }
+}
+
+fn failure_of(failure: wire::Failure) -> Error {
+    let kind = if failure.panicked { ErrorKind::Panic } else { ErrorKind::Body };
+    Error::new(kind, failure.text)
 }
 
 pub(super) fn address(address: &Address) -> wire::Address {

@@ -34,14 +34,14 @@ use socket2::Socket;
 use super::frames;
 use crate::{
     accept::{Grant, Intake, Offer},
-    backend::{Event, WorkerSpec},
+    backend::Event,
     channel::{Channel, Descriptor, Fault, Incoming},
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
     event_loop::Source,
     id::{ConnectionId, ListenerId, WorkerId},
     message::{self, Packing},
-    sys::process::{self, Signal},
+    sys::process,
     wire::{self, Frame},
     worker::{Command, Line, Note},
 };
@@ -132,22 +132,22 @@ impl Link {
     ///
     /// The process cannot be watched. It has been killed and reaped.
     pub(super) fn new(
-        spec: &WorkerSpec,
+        worker: WorkerId,
+        line: Line,
         channel: Channel,
-        child: Child,
+        mut child: Child,
         packing: Packing,
     ) -> io::Result<Self> {
-        let mut child = child;
         let end = watch(&child).inspect_err(|_| end_now(&mut child))?;
         Ok(Self {
-            worker: spec.worker,
+            worker,
             child,
             end,
             channel: Some(channel),
             stage: Stage::Silent,
             offers: BTreeMap::new(),
             granted: BTreeSet::new(),
-            line: spec.line.clone(),
+            line,
             packing,
         })
     }
@@ -197,10 +197,15 @@ impl Link {
 
     /// Ends the process.
     pub(super) fn kill(&self) {
-        if let Err(error) = process::signal(self.end.get_ref().as_fd(), Signal::KILL)
+        self.signal(process::SIGKILL);
+    }
+
+    /// Sends the process a signal. One that has ended needs none.
+    pub(super) fn signal(&self, signal: i32) {
+        if let Err(error) = process::signal(self.end.get_ref().as_fd(), signal)
             && Errno::from_io_error(&error) != Some(Errno::SRCH)
         {
-            log::error!("worker {}: the process cannot be killed: {error}", self.worker);
+            log::error!("worker {}: signal {signal} cannot be sent: {error}", self.worker);
         }
     }
 

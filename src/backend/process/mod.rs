@@ -24,15 +24,15 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::spawn::Program;
+pub(crate) use self::spawn::own_program;
 use self::{
     link::{Link, Remains},
     spawn::Marker,
 };
-use super::{Backend, Common, Event, Force, WorkerSpec};
+use super::{Backend, Common, Event, Force, Outfit, WorkerSpec};
 use crate::{
     accept::Offer,
-    channel::Channel,
+    channel::{Channel, Descriptor},
     clock,
     config::Memory,
     error::{Context as _, ErrorKind, Result},
@@ -50,7 +50,6 @@ const TEAR_DOWN: Duration = Duration::from_secs(5);
 /// The mode in which each worker is a child process.
 pub(crate) struct ProcessBackend {
     common: Common,
-    program: Program,
     stats: Arc<StatsPage>,
     /// What a worker maps to see the same page.
     page: Arc<OwnedFd>,
@@ -67,12 +66,11 @@ impl ProcessBackend {
     /// # Errors
     ///
     /// [`ErrorKind::Io`]: the stats page could not be made.
-    pub(crate) fn new(common: Common, program: Program) -> Result<Self> {
+    pub(crate) fn new(common: Common) -> Result<Self> {
         let (stats, page) =
             StatsPage::memfd().context(ErrorKind::Io, || "make the stats page".into())?;
         Ok(Self {
             common,
-            program,
             stats,
             page: Arc::new(page),
             links: BTreeMap::new(),
@@ -81,13 +79,14 @@ impl ProcessBackend {
         })
     }
 
-    /// The primary's end of a new channel, with the welcome already in it, and the worker's end.
-    fn open_channel(&self, spec: &WorkerSpec) -> io::Result<(Channel, OwnedFd)> {
+    /// The primary's end of a new channel, with the welcome and the data already in it, and the
+    /// worker's end.
+    fn open_channel(&self, spec: &mut WorkerSpec) -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = seqpacket_pair()?;
         let ours = Arc::new(ours);
         let outlet = spec.line.outlet().map_err(io::Error::other)?;
-        let (welcome, page) = (self.welcome(spec)?, self.page.clone());
-        outlet.open(ours.clone(), welcome, vec![page]).map_err(io::Error::other)?;
+        let first = self.first_frames(spec)?;
+        outlet.open(ours.clone(), first).map_err(io::Error::other)?;
         let mut channel = Channel::with_outlet(ours, outlet)?;
         channel.allow_messages(self.common.packing.max_bytes as u64);
         // What does not fit now goes out with the first poll.
@@ -97,7 +96,20 @@ impl ProcessBackend {
         }
     }
 
-    fn welcome(&self, spec: &WorkerSpec) -> io::Result<Frame> {
+    /// What leaves before everything that was sent to the worker already: the welcome, and its data.
+    fn first_frames(&self, spec: &mut WorkerSpec) -> io::Result<Vec<(Frame, Vec<Descriptor>)>> {
+        let data = spec.outfit.data.take();
+        let welcome = self.welcome(spec, data.is_some())?;
+        let mut frames: Vec<(_, Vec<Descriptor>)> = vec![(welcome, vec![self.page.clone()])];
+        if let Some(data) = data {
+            let unencoded = |_| io::Error::other("the worker's data is not encoded");
+            let (letter, _) = data.into_letter().map_err(unencoded)?;
+            frames.push((Frame::Message { letter, handle: None }, Vec::new()));
+        }
+        Ok(frames)
+    }
+
+    fn welcome(&self, spec: &WorkerSpec, data: bool) -> io::Result<Frame> {
         let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
         Ok(Frame::Welcome {
             version: wire::VERSION,
@@ -108,6 +120,7 @@ impl ProcessBackend {
             name: self.common.name.to_string(),
             max_message: self.common.packing.max_bytes as u64,
             json: self.common.packing.codec == Codec::Json,
+            data,
         })
     }
 
@@ -129,19 +142,21 @@ impl Backend for ProcessBackend {
         &self.stats
     }
 
-    fn start(&mut self, spec: &WorkerSpec) -> Result<u32> {
+    fn start(&mut self, mut spec: WorkerSpec) -> Result<u32> {
         self.reap_abandoned();
         let failed = |what: String| move || format!("start a worker process: {what}");
+        let opened = self.open_channel(&mut spec);
         let (channel, theirs) =
-            self.open_channel(spec).context(ErrorKind::Start, failed("open its channel".into()))?;
-        let marker = Marker::new(&self.common.name, spec.worker, theirs.as_fd());
-        let run = format!("run {}", self.program.exec.display());
+            opened.context(ErrorKind::Start, failed("open its channel".into()))?;
+        let WorkerSpec { worker, line, outfit, .. } = spec;
+        let marker = Marker::new(&self.common.name, worker, theirs.as_fd());
+        let run = format!("run {}", attempt(&outfit));
         let child =
-            self.program.spawn(&marker, theirs.as_fd()).context(ErrorKind::Start, failed(run))?;
-        let link = Link::new(spec, channel, child, self.common.packing)
+            spawn::spawn(outfit, &marker, theirs.as_fd()).context(ErrorKind::Start, failed(run))?;
+        let link = Link::new(worker, line, channel, child, self.common.packing)
             .context(ErrorKind::Start, failed("watch it".into()))?;
         let pid = link.pid();
-        self.links.insert(spec.worker, link);
+        self.links.insert(worker, link);
         Ok(pid)
     }
 
@@ -163,6 +178,11 @@ impl Backend for ProcessBackend {
                     link.kill();
                 }
             }
+            Force::Signal(signal) => {
+                if let Some(link) = self.links.get(&worker) {
+                    link.signal(signal.number());
+                }
+            }
             Force::Abandon => {
                 if let Some(link) = self.links.remove(&worker) {
                     self.abandoned.push(link.abandon(&mut self.events));
@@ -176,6 +196,15 @@ impl Backend for ProcessBackend {
         events.append(&mut self.events);
         self.links.retain(|_, link| !link.poll(cx, events));
         if events.len() > before { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// What a start tries, for its error: which program, and where, if that was chosen.
+fn attempt(outfit: &Outfit) -> String {
+    let program = outfit.exec.display();
+    match &outfit.cwd {
+        Some(directory) => format!("{program} in {}", directory.display()),
+        None => program.to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! whose worker it is.
 //!
 //! Runs in the primary, on the thread that lives as long as the cluster: the kernel kills a worker when
-//! the *thread* that forked it ends. The program's path is read once, at launch; a worker that is
+//! the *thread* that forked it ends. The program's path is read once, when the cluster is built; a worker that is
 //! started later runs whatever file is there then, which is how a reload brings new code.
 
 use std::{
@@ -13,11 +13,11 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::PathBuf,
-    process::Child,
+    process::{Child, Stdio},
 };
 
 use crate::{
-    config::Stdio,
+    backend::{Outfit, Stream},
     error::{Context, ErrorKind, Result},
     id::WorkerId,
     sys::process::{self, Spawn},
@@ -27,67 +27,40 @@ use crate::{
 /// The variable that makes a process a worker.
 pub(super) const MARKER: &str = "BIMODAL_WORKER";
 
-/// What a worker process runs, and in which surroundings (Node: the settings of `setupPrimary`).
-#[derive(Clone, Debug)]
-pub(crate) struct Program {
-    /// The file to run (Node: `exec`).
-    pub(crate) exec: PathBuf,
-    /// Its arguments, without the program's own name (Node: `args`).
-    pub(crate) args: Vec<OsString>,
-    /// Variables to set, or with `None` to remove; all others are inherited.
-    pub(crate) env: Vec<(OsString, Option<OsString>)>,
-    /// The working directory; the primary's if absent.
-    pub(crate) cwd: Option<PathBuf>,
-    /// The user to become.
-    pub(crate) uid: Option<u32>,
-    /// The group to become.
-    pub(crate) gid: Option<u32>,
-    /// Standard input, output and error.
-    pub(crate) stdio: [Stdio; 3],
+/// The file that this process runs.
+///
+/// # Errors
+///
+/// [`ErrorKind::Start`]: the system does not say.
+pub(crate) fn own_program() -> Result<PathBuf> {
+    let exec = std::env::current_exe()
+        .context(ErrorKind::Start, || "find the program that workers run".into())?;
+    Ok(present(exec))
 }
 
-impl Program {
-    /// The running program with its own arguments, everything inherited.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Start`]: the system does not say which file this process runs.
-    pub(crate) fn current() -> Result<Self> {
-        let exec = std::env::current_exe()
-            .context(ErrorKind::Start, || "find the program that workers run".into())?;
-        Ok(Self {
-            exec: present(exec),
-            args: std::env::args_os().skip(1).collect(),
-            env: Vec::new(),
-            cwd: None,
-            uid: None,
-            gid: None,
-            stdio: [Stdio::default(); 3],
-        })
-    }
-
-    /// Starts a worker that inherits `end` and finds itself invited by `marker`.
-    pub(super) fn spawn(&self, marker: &Marker, end: BorrowedFd<'_>) -> io::Result<Child> {
-        let mut env = self.env.clone();
-        env.push((MARKER.into(), Some(marker.to_text().into())));
-        process::spawn(Spawn {
-            program: &self.exec,
-            args: &self.args,
-            env: &env,
-            cwd: self.cwd.as_deref(),
-            uid: self.uid,
-            gid: self.gid,
-            stdio: self.stdio.map(open),
-            inherit: end.as_fd(),
-            die_with: true,
-        })
-    }
+/// Starts a worker that inherits `end` and finds itself invited by `marker`.
+pub(super) fn spawn(outfit: Outfit, marker: &Marker, end: BorrowedFd<'_>) -> io::Result<Child> {
+    let mut vars = outfit.vars;
+    vars.insert(MARKER.into(), marker.to_text().into());
+    process::spawn(Spawn {
+        program: &outfit.exec,
+        args: &outfit.args,
+        env: &vars,
+        cwd: outfit.cwd.as_deref(),
+        uid: outfit.uid,
+        gid: outfit.gid,
+        own_group: outfit.own_group,
+        stdio: outfit.stdio.map(open),
+        inherit: end.as_fd(),
+        die_with: true,
+    })
 }
 
-fn open(stdio: Stdio) -> std::process::Stdio {
-    match stdio {
-        Stdio::Inherit => std::process::Stdio::inherit(),
-        Stdio::Null => std::process::Stdio::null(),
+fn open(stream: Stream) -> Stdio {
+    match stream {
+        Stream::Inherit => Stdio::inherit(),
+        Stream::Null => Stdio::null(),
+        Stream::Pipe(end) => end.into(),
     }
 }
 
@@ -204,10 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn the_current_program_is_a_file() {
-        let program = Program::current().unwrap();
-        assert!(program.exec.is_file());
-        assert_eq!(program.args.len(), std::env::args_os().count() - 1);
+    fn the_own_program_is_a_file() {
+        assert!(own_program().unwrap().is_file());
     }
 
     #[test]

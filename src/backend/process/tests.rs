@@ -13,7 +13,9 @@ use socket2::Socket;
 use super::*;
 use crate::{
     accept::{Grant, Intake},
-    config::{Address, Stdio},
+    backend::Stream,
+    config::Address,
+    error::Error,
     event_loop::{EventLoop, timeout},
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
@@ -34,7 +36,15 @@ fn on_loop(f: impl AsyncFnOnce()) {
 
 fn spec() -> WorkerSpec {
     let line = Line::new(PACKING);
-    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, line }
+    let fixture = "backend::process::tests::worker_fixture";
+    let outfit = Outfit {
+        exec: own_program().unwrap(),
+        args: ["--exact", fixture, "--nocapture", "--quiet"].map(Into::into).to_vec(),
+        vars: std::env::vars_os().collect(),
+        stdio: [Stream::Null, Stream::Null, Stream::Inherit],
+        ..Outfit::default()
+    };
+    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, line, outfit }
 }
 
 /// One end of a connection, as a socket to offer.
@@ -62,9 +72,9 @@ fn link_to(script: &str) -> (Link, OwnedFd) {
     let child = Process::new("/bin/sh").args(["-c", script]).spawn().unwrap();
     let (spec, ours) = (spec(), Arc::new(ours));
     let outlet = spec.line.outlet().unwrap();
-    outlet.open(ours.clone(), Frame::Disconnect, Vec::new()).unwrap();
+    outlet.open(ours.clone(), vec![(Frame::Disconnect, Vec::new())]).unwrap();
     let channel = Channel::with_outlet(ours, outlet).unwrap();
-    (Link::new(&spec, channel, child, PACKING).unwrap(), theirs)
+    (Link::new(WORKER, spec.line, channel, child, PACKING).unwrap(), theirs)
 }
 
 fn put(end: &OwnedFd, frame: Frame) {
@@ -96,8 +106,9 @@ fn what_was_sent_before_death_comes_before_its_end() {
         let (mut link, end) = link_to("exit 3");
         put(&end, hello(&link));
         put(&end, Frame::Online);
-        put(&end, Frame::Finished { failure: Some("why".into()) });
-        let finished = r#"Finished { failure: Some("why") }"#;
+        let failure = wire::Failure { panicked: true, text: "why".into() };
+        put(&end, Frame::Finished { failure: Some(failure) });
+        let finished = "Finished { failure: Some(Panic: why) }";
         let expected = ["Online", finished, "closed", "exited: code 3"];
         assert_eq!(live_out(&mut link).await, expected);
         drop(end);
@@ -213,21 +224,17 @@ fn worker_fixture() {
     let body: crate::worker::Body = Arc::new(|worker| {
         Box::pin(async move {
             while let Some(message) = worker.recv().await {
-                let text: String = message.get().map_err(|error| error.to_string())?;
-                let _ = worker.send(text + "!").map_err(|error| error.to_string())?;
+                let text: String = message.get()?;
+                let _ = worker.send(text + "!")?;
             }
-            Err("as it should".into())
+            Err(Error::new(ErrorKind::Body, "as it should"))
         })
     });
     child::become_worker(invitation, body);
 }
 
 fn backend() -> ProcessBackend {
-    let fixture = "backend::process::tests::worker_fixture";
-    let args = ["--exact", fixture, "--nocapture", "--quiet"].map(Into::into).to_vec();
-    let stdio = [Stdio::Null, Stdio::Null, Stdio::Inherit];
-    let program = Program { args, stdio, ..Program::current().unwrap() };
-    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING }, program).unwrap()
+    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING }).unwrap()
 }
 
 /// Waits until the backend has said `last`, and gives all that it has said.
@@ -256,21 +263,22 @@ fn a_worker_lives_from_online_to_exited() {
     on_loop(async || {
         let mut backend = backend();
         let spec = spec();
-        backend.stats().reset(spec.slot, WORKER.get(), spec.generation);
-        let pid = backend.start(&spec).unwrap();
+        let (slot, generation) = (spec.slot, spec.generation);
+        backend.stats().reset(slot, WORKER.get(), generation);
+        let pid = backend.start(spec).unwrap();
         let large = "x".repeat(8 << 20);
         backend.ask(WORKER, text(large)).unwrap();
         // Nobody listens on it, so it comes back untouched.
         backend.ask(WORKER, Command::Offer(offer(1, 1))).unwrap();
         let said = until(&mut backend, "message").await;
         assert_eq!(said.iter().filter(|each| *each == "Online").count(), 1);
-        assert_eq!(backend.stats().row(spec.slot).pid, u64::from(pid));
+        assert_eq!(backend.stats().row(slot).pid, u64::from(pid));
         backend.ask(WORKER, Command::Disconnect).unwrap();
         let mut all = said;
         all.extend(until(&mut backend, "exited").await);
         assert_eq!(all[0], "Online");
         assert!(all.contains(&"returned 1".into()), "{all:?}");
-        let finished = r#"Finished { failure: Some("as it should") }"#;
+        let finished = "Finished { failure: Some(Body: as it should) }";
         assert_eq!(all[all.len() - 3..], [finished, "closed", "exited: code 1"]);
         let error = backend.ask(WORKER, Command::Offer(offer(1, 2))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
@@ -282,7 +290,7 @@ fn a_worker_lives_from_online_to_exited() {
 fn a_worker_asks_to_leave_on_sigterm_and_not_on_sigint() {
     on_loop(async || {
         let mut backend = backend();
-        let pid = backend.start(&spec()).unwrap();
+        let pid = backend.start(spec()).unwrap();
         until(&mut backend, "Online").await;
         let process = rustix::process::Pid::from_raw(pid as i32).unwrap();
         for signal in [Signal::INT, Signal::TERM] {
@@ -298,13 +306,13 @@ fn a_worker_asks_to_leave_on_sigterm_and_not_on_sigint() {
 fn an_abandoned_worker_is_gone_at_once_and_the_end_leaves_none() {
     on_loop(async || {
         let mut backend = backend();
-        let pid = backend.start(&spec()).unwrap();
+        let pid = backend.start(spec()).unwrap();
         backend.ask(WORKER, Command::Offer(offer(1, 1))).unwrap();
         backend.force(WORKER, Force::Abandon);
         let said = until(&mut backend, "exited").await;
         assert_eq!(said, ["returned 1", "closed", "exited: abandoned"]);
         let other = WorkerSpec { worker: WorkerId::new(8), ..spec() };
-        let left = backend.start(&other).unwrap();
+        let left = backend.start(other).unwrap();
         drop(backend);
         let gone = |pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
         assert!(gone(left) && gone(pid));
@@ -315,8 +323,9 @@ fn an_abandoned_worker_is_gone_at_once_and_the_end_leaves_none() {
 fn a_failed_start_says_what_failed_and_leaves_nothing() {
     on_loop(async || {
         let mut backend = backend();
-        backend.program.exec = "/nonexistent/program".into();
-        let error = backend.start(&spec()).unwrap_err();
+        let mut spec = spec();
+        spec.outfit.exec = "/nonexistent/program".into();
+        let error = backend.start(spec).unwrap_err();
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Start, Some(2)));
         assert!(
             error.to_string().starts_with("start a worker process: run /nonexistent"),

@@ -9,37 +9,42 @@ use core_affinity::CoreId;
 
 use super::link::Far;
 use crate::{
+    error::{Error, ErrorKind},
     event_loop::EventLoop,
     shared::{SlotMeter, StatsPage},
-    worker::{self, Body, Ended, Identity, Link as _, Note},
+    sys::thread,
+    worker::{self, Body, Ended, Given, Identity, Link as _, Note},
 };
 
 pub(super) fn run(
     identity: Identity,
+    given: Given,
     far: Far,
     core: Option<CoreId>,
     stats: Arc<StatsPage>,
     body: &Body,
 ) {
+    thread::show_as(&format!("bimodal-w-{}", identity.worker));
+    thread::leave_signals_to_others();
     if let Some(core) = core
         && !core_affinity::set_for_current(core)
     {
         log::warn!("worker {} is not pinned: core {} is not available", identity.worker, core.id);
     }
-    let ended = live(identity, &far, stats, body);
+    let ended = live(identity, given, &far, stats, body);
     far.ended(ended);
 }
 
-fn live(identity: Identity, far: &Far, stats: Arc<StatsPage>, body: &Body) -> Ended {
+fn live(identity: Identity, given: Given, far: &Far, stats: Arc<StatsPage>, body: &Body) -> Ended {
     let mut event_loop = match EventLoop::new() {
         Ok(event_loop) => event_loop,
         Err(error) => {
-            let failure = Some(format!("cannot make an event loop: {error}"));
+            let failure = Error::caused(ErrorKind::Start, "cannot make an event loop", error);
             // If the primary is gone, nobody needs the reason.
-            let _ = far.send(Note::Finished { failure });
+            let _ = far.send(Note::Finished { failure: Some(failure) });
             return Ended::Code(1);
         }
     };
-    let meter = SlotMeter::new(stats, identity.slot);
-    worker::run(&mut event_loop, identity, Rc::new(far.clone()), meter, body)
+    let meter = SlotMeter::new(stats, identity.slot, thread::own_clock());
+    worker::run(&mut event_loop, identity, given, Rc::new(far.clone()), meter, body)
 }

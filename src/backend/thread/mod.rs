@@ -16,7 +16,7 @@ use std::{
 
 use core_affinity::CoreId;
 
-use super::{Backend, Common, Event, Force, WorkerSpec};
+use super::{Backend, Common, Event, Force, Outfit, WorkerSpec};
 use crate::{
     accept::Offer,
     config::Memory,
@@ -25,27 +25,18 @@ use crate::{
     event_loop::{Mailbox, Postbox, mailbox},
     id::WorkerId,
     shared::StatsPage,
-    worker::{Body, Command, Ended, Identity, Note},
+    signal::Signal,
+    worker::{Body, Command, Ended, Given, Identity, Note},
 };
 use link::{Far, Near, Up, pair};
 
 /// Events taken in per poll before the loop looks at everything else again.
 const EVENTS_PER_POLL: usize = 1024;
 
-/// How worker threads are made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Threads {
-    /// Whether each is pinned to a core.
-    pub(crate) pin: bool,
-    /// Bytes of stack; the standard library's default if absent.
-    pub(crate) stack_size: Option<usize>,
-}
-
 /// The backend of [`Mode::Thread`](crate::Mode::Thread).
 pub(crate) struct ThreadBackend {
     common: Common,
-    threads: Threads,
-    /// The cores this process may use, as they were before any thread was pinned.
+    /// The cores to pin to, as they were before any thread was pinned; empty if none is.
     cores: Vec<CoreId>,
     body: Body,
     stats: Arc<StatsPage>,
@@ -61,11 +52,11 @@ struct Running {
 }
 
 impl ThreadBackend {
-    pub(crate) fn new(common: Common, threads: Threads, body: Body) -> Self {
+    /// A backend without workers; each will be pinned to a core if `pin`.
+    pub(crate) fn new(common: Common, pin: bool, body: Body) -> Self {
         Self {
             common,
-            threads,
-            cores: if threads.pin { usable_cores() } else { Vec::new() },
+            cores: if pin { usable_cores() } else { Vec::new() },
             body,
             stats: StatsPage::heap(),
             workers: HashMap::new(),
@@ -79,7 +70,7 @@ impl ThreadBackend {
         self.cores.get(index).copied()
     }
 
-    fn spawn(&self, spec: &WorkerSpec, far: Far) -> io::Result<JoinHandle<()>> {
+    fn spawn(&self, spec: WorkerSpec, far: Far) -> io::Result<JoinHandle<()>> {
         let identity = Identity {
             worker: spec.worker,
             slot: spec.slot,
@@ -87,13 +78,15 @@ impl ThreadBackend {
             cluster: self.common.name.clone(),
             packing: self.common.packing,
         };
-        let (core, stats, body) = (self.core_for(spec), self.stats.clone(), self.body.clone());
+        let (core, stats, body) = (self.core_for(&spec), self.stats.clone(), self.body.clone());
         let mut builder =
             std::thread::Builder::new().name(format!("bimodal-worker-{}", spec.worker));
-        if let Some(bytes) = self.threads.stack_size {
+        if let Some(bytes) = spec.outfit.stack_size {
             builder = builder.stack_size(bytes);
         }
-        builder.spawn(move || body::run(identity, far, core, stats, &body))
+        let Outfit { args, vars, data, .. } = spec.outfit;
+        let given = Given::new(args, vars, data);
+        builder.spawn(move || body::run(identity, given, far, core, stats, &body))
     }
 
     fn take_in(&mut self, up: Up, events: &mut Vec<Event>) {
@@ -131,13 +124,13 @@ impl Backend for ThreadBackend {
         &self.stats
     }
 
-    fn start(&mut self, spec: &WorkerSpec) -> Result<u32> {
-        let (near, far) = pair(spec.worker, &spec.line, self.up.0.clone())?;
-        let thread = self.spawn(spec, far);
-        let thread = thread.context(ErrorKind::Start, || {
-            format!("cannot start a thread for worker {}", spec.worker)
-        })?;
-        self.workers.insert(spec.worker, Running { near, thread });
+    fn start(&mut self, spec: WorkerSpec) -> Result<u32> {
+        let worker = spec.worker;
+        let (near, far) = pair(worker, &spec.line, self.up.0.clone())?;
+        let thread = self
+            .spawn(spec, far)
+            .context(ErrorKind::Start, || format!("cannot start a thread for worker {worker}"))?;
+        self.workers.insert(worker, Running { near, thread });
         Ok(std::process::id())
     }
 
@@ -160,6 +153,13 @@ impl Backend for ThreadBackend {
                     running.near.kill();
                 }
             }
+            Force::Signal(Signal::Term) if self.workers.contains_key(&worker) => {
+                // What a process tells when the signal reaches it.
+                let note = Note::Leaving { voluntary: false };
+                self.pending.push(Event::Note { worker, note });
+                self.up.0.wake();
+            }
+            Force::Signal(_) => {}
             Force::Abandon => {
                 if let Some(running) = self.workers.remove(&worker) {
                     running.near.kill();

@@ -20,8 +20,8 @@ use rustix::{
 use crate::support::{
     Scene,
     client::get,
-    events::{fork_listening, until},
-    wait_until,
+    events::{fork_listening, next_message, until},
+    system, wait_until,
 };
 
 /// The kinds of frames (see the crate's `wire`).
@@ -96,8 +96,34 @@ pub fn worker_that_hangs_up(scene: &Scene) {
     assert_eq!(worker.send(Packets::new()).unwrap(), Flow::Go);
     let seen = until(&cluster, "the end", |event| event.name() == "exit");
     assert_eq!(seen.names(Some(worker.id())), ["fork", "online", "disconnect", "exit"]);
+    assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
+    assert_eq!(worker.exited_after_disconnect(), Some(false));
     assert_eq!(get(&address, "/").unwrap().text(), "here");
     cluster.shutdown().unwrap();
+}
+
+/// What a dead worker's child holds open delays nothing.
+pub fn stranger_with_the_channel(scene: &Scene) {
+    let cluster = scene.builder().launch(leave_a_stranger).unwrap();
+    let worker = cluster.fork().unwrap();
+    let stranger: u32 = next_message(&cluster).1;
+    worker.kill().unwrap();
+    let seen = until(&cluster, "the end", |event| event.name() == "exit");
+    assert_eq!(seen.names(Some(worker.id())), ["disconnect", "exit"]);
+    assert!(!worker.is_connected() && cluster.workers().is_empty());
+    assert!(system::exists(stranger), "it still holds the channel");
+    system::signal(stranger, 9);
+}
+
+/// Starts a child that inherits the channel, and stays.
+async fn leave_a_stranger(worker: Worker) {
+    let channel = channel();
+    rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty()).unwrap();
+    let script = "sleep 60 > /dev/null 2>&1 & echo $!";
+    let output = std::process::Command::new("/bin/sh").args(["-c", script]).output().unwrap();
+    let stranger: u32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let _ = worker.send(stranger).unwrap();
+    std::future::pending().await
 }
 
 fn attack(cluster: &Cluster, packets: &Packets) {
@@ -120,6 +146,8 @@ async fn body(worker: Worker) -> Result<()> {
     packets.iter().for_each(|packet| write(&channel, packet));
     if packets.is_empty() {
         shutdown(&channel, Shutdown::Both).unwrap();
+        // Whether that is an error now or lost later: it harms nobody.
+        let _ = worker.send("to nobody");
     }
     std::future::pending().await
 }

@@ -37,9 +37,9 @@ pub const ROWS: &[Row] = &[
     ),
     core(
         "EVT-05",
-        "A worker's state, as an observer sees it, is the one that the event leads to.",
-        Holds,
-        Holds,
+        "A worker's state, as an event tells it, is the one that the event leads to.",
+        Adapted("the event says it; the worker itself may be further by then"),
+        AS_IN_PROCESS,
     ),
     nice(
         "EVT-06",
@@ -117,9 +117,9 @@ pub const ROWS: &[Row] = &[
     ),
     core(
         "EVT-25",
-        "A worker learns of its own disconnect, and is not connected any more by then.",
-        Holds,
-        Holds,
+        "A worker learns of its own disconnect.",
+        Adapted("before its channel closes, so that it can still send until its body returns"),
+        AS_IN_PROCESS,
     ),
     core(
         "EVT-26",
@@ -142,7 +142,7 @@ pub const ROWS: &[Row] = &[
     nice(
         "EVT-31",
         "A panic in an observer of the primary's has a defined end, and no worker is left behind.",
-        Adapted("the panic is caught at the observer's call"),
+        Adapted("it goes through the call that takes the event, and the cluster's end ends all"),
         AS_IN_PROCESS,
     ),
     core(

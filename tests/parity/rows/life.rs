@@ -10,7 +10,7 @@ pub const ROWS: &[Row] = &[
     nice(
         "LIFE-01",
         "`disconnect` lets its caller go on with the same worker.",
-        Adapted("it gives a future that resolves when the worker has left"),
+        Adapted("it gives the same handle back"),
         AS_IN_PROCESS,
     ),
     core(
@@ -150,7 +150,7 @@ pub const ROWS: &[Row] = &[
         "A worker that ends itself with a code has that code at `exit`, after one `disconnect`, \
          and was not asked to.",
         Holds,
-        Adapted("the code is what the body returns"),
+        Adapted("only this worker ends"),
     ),
     core(
         "LIFE-26",

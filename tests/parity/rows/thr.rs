@@ -15,9 +15,9 @@ pub const ROWS: &[Row] = &[
     ),
     core(
         "THR-02",
-        "A worker can end with a code of its own.",
-        Adapted("by `std::process::exit`"),
-        Adapted("by what the body returns; a running thread is not unwound"),
+        "A worker can end with a code of its own, and nothing that follows runs.",
+        Adapted("by `Worker::exit`, or by what the body returns"),
+        Adapted("as in Process; a running thread is not unwound"),
     ),
     nice(
         "THR-03",
@@ -28,7 +28,7 @@ pub const ROWS: &[Row] = &[
     core(
         "THR-04",
         "What a worker fails with is told to the primary before `exit`; the others go on.",
-        Adapted("as the worker's exit code"),
+        Adapted("its kind and its text"),
         Holds,
     ),
     nice(
@@ -40,7 +40,7 @@ pub const ROWS: &[Row] = &[
     nice(
         "THR-06",
         "Whatever value a panic carries, its message or a substitute is told.",
-        No("a panic of another process is its code"),
+        Adapted("as in Thread, over the channel"),
         Adapted("text, or that it was none"),
     ),
     core(

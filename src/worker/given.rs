@@ -1,0 +1,97 @@
+//! What a worker was given at its start: arguments, variables, data.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::Worker;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    message::Message,
+};
+
+/// What a worker starts with. Nothing of it is shared with the primary or with other workers.
+#[derive(Debug)]
+pub(crate) struct Given {
+    args: Vec<OsString>,
+    vars: BTreeMap<OsString, OsString>,
+    data: RefCell<Data>,
+}
+
+#[derive(Debug)]
+enum Data {
+    None,
+    Here(Message),
+    Taken,
+}
+
+impl Given {
+    pub(crate) fn new(
+        args: Vec<OsString>,
+        vars: BTreeMap<OsString, OsString>,
+        data: Option<Message>,
+    ) -> Self {
+        Self { args, vars, data: RefCell::new(data.map_or(Data::None, Data::Here)) }
+    }
+
+    fn take<T: DeserializeOwned + 'static>(&self) -> Result<T> {
+        let data = self.data.replace(Data::Taken);
+        match data {
+            Data::Here(message) => match message.check::<T>() {
+                Ok(()) => message.get(),
+                Err(error) => {
+                    self.data.replace(Data::Here(message));
+                    Err(error)
+                }
+            },
+            Data::None => {
+                self.data.replace(Data::None);
+                Err(missing::<T>("none was given: use `Fork::data`"))
+            }
+            Data::Taken => Err(missing::<T>("it was taken already")),
+        }
+    }
+}
+
+fn missing<T>(cause: &str) -> Error {
+    let asked = std::any::type_name::<T>();
+    let text = format!("the worker has no data; a `{asked}` was asked for, but {cause}");
+    Error::new(ErrorKind::Type, text)
+}
+
+impl Worker {
+    /// The worker's arguments, without the program's own name (Node: `process.argv`): those of
+    /// [`Setup::args`](crate::Setup::args), else the primary's.
+    #[must_use]
+    pub fn args(&self) -> &[OsString] {
+        &self.state.given.args
+    }
+
+    /// A variable of the worker's environment (Node: `process.env`), as it was when the worker was
+    /// started: the primary's at the fork, with what [`Setup::env`](crate::Setup::env) and
+    /// [`Fork::env`](crate::Fork::env) added.
+    #[must_use]
+    pub fn env(&self, name: impl AsRef<OsStr>) -> Option<OsString> {
+        self.state.given.vars.get(name.as_ref()).cloned()
+    }
+
+    /// All variables that [`Worker::env`] knows, by name.
+    pub fn vars(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.state.given.vars.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// What [`Fork::data`](crate::Fork::data) gave to this worker (Node: `workerData`). It is there
+    /// when the body starts, and can be taken once: a thread gets the very value.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] when there is none, or when it is of another type, naming both; it can
+    /// still be taken then. [`ErrorKind::Codec`] when the bytes do not decode.
+    pub fn data<T: DeserializeOwned + 'static>(&self) -> Result<T> {
+        self.state.given.take()
+    }
+}
