@@ -103,6 +103,10 @@ impl Setup {
 
     /// Where all three standard streams of worker processes go (Node: `stdio`). Default
     /// [`Stdio::Inherit`]. [`Mode::Process`] only.
+    ///
+    /// What Node has further entries in its list for, a message does: send one end of a
+    /// [`UnixStream::pair`](std::os::unix::net::UnixStream::pair) with
+    /// [`WorkerHandle::send_with`](crate::WorkerHandle::send_with).
     pub fn stdio(self, stdio: Stdio) -> Self {
         self.stdin(stdio).stdout(stdio).stderr(stdio)
     }

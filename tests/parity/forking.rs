@@ -32,8 +32,10 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_forks_variables_are_its_workers_own", variables)
         .proves(&["FORK-06", "FORK-07", "FORK-09", "FORK-10", "THR-34"]),
     both("data_is_there_when_the_body_starts", data).proves(&["THR-35"]),
+    both("data_comes_before_messages_that_were_sent_at_once", data_first),
     both("data_of_another_type_is_refused_and_kept", other_data),
     both("data_over_the_limit_is_refused_where_it_is_given", large_data),
+    both("replacements_are_started_as_the_first_were", replacements).proves(&["FORK-10"]),
     both("the_environment_may_choose_the_policy", policy).proves(&["FORK-28", "FORK-30"]),
 ];
 
@@ -269,6 +271,42 @@ fn echo_data(worker: Worker) -> impl Future<Output = ()> {
     async move {
         let _ = worker.send((table[0], table.len())).unwrap();
     }
+}
+
+fn data_first(scene: &Scene) {
+    let cluster = scene.builder().launch(tell_first_message).unwrap();
+    for _ in 0..5 {
+        let worker = cluster.fork_with(Fork::new().data(vec![1_u8; 300_000])).unwrap();
+        for number in 0..3_u64 {
+            let _ = worker.send(number).unwrap();
+        }
+        assert_eq!(next_message::<(usize, u64)>(&cluster).1, (300_000, 0));
+    }
+}
+
+async fn tell_first_message(worker: Worker) {
+    let data: Vec<u8> = worker.data().unwrap();
+    let first: u64 = worker.recv().await.unwrap().get().unwrap();
+    let _ = worker.send((data.len(), first)).unwrap();
+}
+
+fn replacements(scene: &Scene) {
+    let own_streams = scene.is_process();
+    let setup = Setup::new().args(["as", "set"]);
+    let setup = if own_streams { setup.stdout(Stdio::Piped) } else { setup };
+    let observer = move |event: &Event| {
+        if let Event::Fork { worker } = event {
+            assert_eq!(worker.take_stdout().is_some(), own_streams);
+        }
+    };
+    let builder = scene.builder().workers(1).setup(setup).on_event(observer);
+    let report = builder.run(end_as_replacement).unwrap();
+    assert_eq!((report.started, report.exits["code 0"]), (2, 1), "{report}");
+}
+
+async fn end_as_replacement(worker: Worker) -> i32 {
+    assert_eq!(worker.args(), ["as", "set"]);
+    if worker.generation() == 1 { 3 } else { 0 }
 }
 
 fn other_data(scene: &Scene) {

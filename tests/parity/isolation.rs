@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bimodal::{ErrorKind, ExitStatus, Fork, Mode, Worker, event_loop};
+use bimodal::{ErrorKind, ExitStatus, Fork, Mode, Setup, Worker, event_loop};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
@@ -39,13 +39,20 @@ pub const SCENARIOS: &[Scenario] = &[
     only(THREAD, "a_worker_thread_leaves_signals_to_others", signals).proves(&["THR-38"]),
     only(THREAD, "a_worker_may_be_killed_while_it_uses_files", files).proves(&["THR-42"]),
     only(THREAD, "worker_threads_show_different_names", names).proves(&["THR-44"]),
+    only(THREAD, "what_a_worker_wrote_is_there_before_its_exit", output).proves(&["THR-09"]),
+    only(THREAD, "a_program_that_aborts_on_a_panic_does_so_for_its_workers", aborts)
+        .proves(&["THR-48"]),
     // A process has one allocator.
     only(PROCESS, "a_worker_without_memory_ends_alone", memory).proves(&["THR-32"]),
 ];
 
 /// Started with limits of their own.
-pub const PROGRAMS: &[Scenario] =
-    &[both("without_descriptors", without_descriptors), both("churn", churn)];
+pub const PROGRAMS: &[Scenario] = &[
+    both("without_descriptors", without_descriptors),
+    both("churn", churn),
+    only(THREAD, "prints", prints),
+    only(THREAD, "aborts_on_panic", aborts_on_panic),
+];
 
 fn caught(scene: &Scene) {
     let cluster = scene.builder().launch(catch_a_panic).unwrap();
@@ -187,8 +194,16 @@ fn without_descriptors(scene: &Scene) {
     let error = seen.error(worker.id());
     assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Start, Some(24)), "{error}");
     assert_eq!(seen.names(Some(worker.id())), ["fork", "error", "disconnect", "exit"]);
+    if scene.is_process() {
+        cluster.setup_primary(Setup::new().silent(true)).unwrap();
+        let error = cluster.fork().unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Start, Some(24)), "{error}");
+        assert_eq!(cluster.workers().len(), 1, "no half-made worker");
+        cluster.setup_primary(Setup::new().silent(false)).unwrap();
+    }
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
-    assert_eq!(cluster.fork().unwrap().id().get(), 3, "the id is used up");
+    let next = if scene.is_process() { 4 } else { 3 };
+    assert_eq!(cluster.fork().unwrap().id().get(), next, "the ids are used up");
     until_named(&cluster, "online", 1);
     assert!(!bystander.is_dead());
     println!("went on");
@@ -318,6 +333,46 @@ async fn tell_name(worker: Worker) {
     let own = std::thread::current().name().unwrap().to_owned();
     let shown = fs::read_to_string("/proc/thread-self/comm").unwrap().trim().to_owned();
     let _ = worker.send((own, shown)).unwrap();
+}
+
+/// Workers print, and end in different ways; the program prints when it hears of their ends.
+fn prints(scene: &Scene) {
+    let cluster = scene.builder().launch(print_and_end).unwrap();
+    for act in ["return", "panic", "exit"] {
+        let worker = cluster.fork_with(Fork::new().data(act.to_owned())).unwrap();
+        until_named(&cluster, "exit", 1);
+        println!("{worker} ended");
+    }
+}
+
+async fn print_and_end(worker: Worker) {
+    print!("{} ", worker.id());
+    println!("wrote");
+    match worker.data::<String>().unwrap().as_str() {
+        "panic" => panic!("it was to panic"),
+        "exit" => worker.exit(3).await,
+        _ => {}
+    }
+}
+
+fn output(scene: &Scene) {
+    let output = program::start("prints", scene.mode).succeed();
+    let expected = (1..=3).flat_map(|id| [format!("{id} wrote"), format!("worker {id} ended")]);
+    assert_eq!(output, Vec::from_iter(expected));
+}
+
+/// What the profile's `panic = "abort"` does, too.
+fn aborts_on_panic(scene: &Scene) {
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    let cluster = scene.builder().launch(obey).unwrap();
+    fork(&cluster, Act::Panic);
+    to_the_end(&cluster);
+}
+
+fn aborts(scene: &Scene) {
+    use std::os::unix::process::ExitStatusExt as _;
+    let status = program::start("aborts_on_panic", scene.mode).wait();
+    assert_eq!(status.signal(), Some(6));
 }
 
 fn memory(scene: &Scene) {

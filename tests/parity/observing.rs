@@ -24,6 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("each_event_is_told_at_the_handle_first", handle_first)
         .proves(&["EVT-02", "EVT-05", "FORK-05", "EVT-06"]),
     both("observers_come_before_those_of_the_cluster_under_run", run_observers).proves(&["EVT-02"]),
+    both("each_event_says_what_belongs_to_it", contents).proves(&["EVT-03", "EVT-04"]),
     both("listening_says_where", where_it_listens).proves(&["EVT-07"]),
     both("listening_comes_once_for_each_listener", each_listener).proves(&["EVT-12"]),
     both("every_end_is_told_in_the_same_order", every_end).proves(&[
@@ -102,6 +103,51 @@ fn run_observers(scene: &Scene) {
     let expected: Vec<_> =
         [("cluster", "setup"), ("cluster", "fork")].into_iter().chain(life).collect();
     assert_eq!(told, expected);
+}
+
+/// What an event says besides its name and its worker.
+fn content(event: &Event) -> String {
+    match event {
+        Event::Listening { address, .. } => address.to_string(),
+        Event::Message { message, .. } => {
+            format!("{} {:?}", message.peek::<u32>().unwrap(), message.handle_kind())
+        }
+        Event::Exit { status, .. } => status.to_string(),
+        Event::Setup { settings } => settings.name.clone(),
+        _ => String::new(),
+    }
+}
+
+fn contents(scene: &Scene) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let cluster = scene.builder().launch(send_a_socket).unwrap();
+    let worker = cluster.fork().unwrap();
+    let log = seen.clone();
+    worker.on_event(move |event| log.lock().unwrap().push((event.name(), content(event))));
+    let events = to_the_end(&cluster).0;
+    let about = |event: &Event| event.worker().map(|worker| worker.id().get());
+    let told: Vec<_> = events.iter().map(|it| (it.name(), about(it), content(it))).collect();
+    let address = told[3].2.clone();
+    assert!(address.parse::<Address>().unwrap().tcp().is_some_and(|it| it.port() != 0));
+    let expected = [
+        ("setup", None, scene.name),
+        ("fork", Some(1), ""),
+        ("online", Some(1), ""),
+        ("listening", Some(1), &address),
+        ("message", Some(1), "7 Some(TcpListener)"),
+        ("disconnect", Some(1), ""),
+        ("exit", Some(1), "code 0"),
+    ];
+    assert_eq!(told, expected.map(|(name, worker, what)| (name, worker, what.to_owned())));
+    let of_handle = expected[2..].iter().map(|(name, _, what)| (*name, (*what).to_owned()));
+    assert_eq!(*seen.lock().unwrap(), Vec::from_iter(of_handle));
+}
+
+async fn send_a_socket(worker: Worker) -> bimodal::Result<()> {
+    let _listener = worker.listen("127.0.0.1:0").await?;
+    let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let _ = worker.send_with(7_u32, socket)?;
+    Ok(())
 }
 
 fn where_it_listens(scene: &Scene) {

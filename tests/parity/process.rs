@@ -66,6 +66,7 @@ pub const SCENARIOS: &[Scenario] = &[
         .proves(&["FORK-22"]),
     only(PROCESS, "other_workers_share_the_streams", streams::other_workers_share_the_streams)
         .proves(&["FORK-22", "FORK-23"]),
+    only(PROCESS, "a_further_pipe", streams::a_further_pipe).proves(&["FORK-24"]),
     only(PROCESS, "working_directory", streams::working_directory).proves(&["FORK-19"]),
     only(PROCESS, "process_groups", streams::process_groups).proves(&["FORK-31"]),
     only(PROCESS, "another_program", streams::another_program),

@@ -4,12 +4,12 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use bimodal::{Setup, Stdio, Worker};
+use bimodal::{Handle, Setup, Stdio, Worker};
 use rustix::process::{getpgid, getpgrp, getpid};
 
 use crate::{
@@ -71,6 +71,30 @@ pub fn other_workers_share_the_streams(scene: &Scene) {
     let (own, others) = (streams(std::process::id()), streams(other.pid().unwrap()));
     assert_eq!((others[0].1.as_str(), &others[2]), ("/dev/null", &own[2]));
     assert!(others[1].1.starts_with("pipe:"), "{others:?}");
+}
+
+/// What Node has a further entry in its list of streams for.
+pub fn a_further_pipe(scene: &Scene) {
+    let cluster = scene.builder().launch(answer_on_a_pipe).unwrap();
+    let worker = cluster.fork().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let _ = worker.send_with((), theirs).unwrap();
+    ours.write_all(b"question\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(&ours).read_line(&mut line).unwrap();
+    assert_eq!(line, "an answer to question\n");
+    drop(ours);
+    assert!(to_the_end(&cluster).exit(worker.id()).success());
+}
+
+async fn answer_on_a_pipe(worker: Worker) {
+    let mut message = worker.recv().await.unwrap();
+    let Some(Handle::UnixStream(pipe)) = message.take_handle().unwrap() else {
+        panic!("no pipe came")
+    };
+    for line in BufReader::new(&pipe).lines() {
+        writeln!(&pipe, "an answer to {}", line.unwrap()).unwrap();
+    }
 }
 
 pub fn working_directory(scene: &Scene) {
@@ -167,7 +191,7 @@ async fn busy_by_id(worker: Worker) {
 
 pub fn the_end_of_the_primary_ends_all(scene: &Scene) {
     for end in ["return", "exit", "abort", "panic", "SIGKILL", "SIGTERM"] {
-        let mut command = program::command("primary_to_end", scene.mode);
+        let command = program::command("primary_to_end", scene.mode);
         let mut child = Command::new(command.get_program())
             .args(command.get_args())
             .process_group(0)
@@ -176,7 +200,6 @@ pub fn the_end_of_the_primary_ends_all(scene: &Scene) {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let _ = &mut command;
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap() == "ready"));
         let workers = system::children_of(child.id());

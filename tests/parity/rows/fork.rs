@@ -133,14 +133,13 @@ pub const ROWS: &[Row] = &[
         "FORK-23",
         "A list of streams overrides `silent`; a fork without room for the channel adds no \
          worker.",
-        Adapted("the channel is not part of the list, which can only add pipes"),
+        Adapted("a later setting of one stream overrides `silent`; the channel is in no list"),
         No("a process has one set of standard streams"),
     ),
     nice(
         "FORK-24",
-        "A further pipe in the list is a stream in both directions between the handle and that \
-         descriptor of the worker.",
-        Holds,
+        "A further pipe is a stream in both directions between the primary and the worker.",
+        Adapted("one end of a pair of Unix sockets is sent with a message"),
         No("a process has one table of descriptors"),
     ),
     nice(
