@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use bimodal::{ErrorKind, Event, ExitStatus, Fork, Mode, Signal, State, Worker, event_loop};
+use bimodal::{
+    ErrorKind, Event, ExitStatus, Fork, Mode, Scheduling, Signal, State, Worker, event_loop,
+};
 
 use crate::{
     acts::{Act, fork, obey},
@@ -190,7 +192,7 @@ fn kill_in_observer(scene: &Scene) {
 }
 
 fn kill(scene: &Scene) {
-    let cluster = scene.builder().launch(keep).unwrap();
+    let cluster = scene.builder().scheduling(Scheduling::RoundRobin).launch(keep).unwrap();
     let (workers, address) = fork_listening(&cluster, 2);
     // Held open, so that draining would never end.
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(&address).unwrap()).collect();
