@@ -17,59 +17,20 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
-    backend::Outfit,
-    builder::Settings,
     channel::{Flow, Receipt},
     config::Memory,
+    desk::{Desk, Request},
     error::{Error, ErrorKind, Result},
     event::{ExitStatus, State, Step},
-    event_loop::Postbox,
     events::Event,
     fork::Streams,
     id::{Slot, WorkerId},
-    message::{self, Handle, Packing, SendError},
-    shared::{SlotStats, StatsPage},
+    message::{self, Handle, SendError},
+    observers::Observers,
+    shared::SlotStats,
     signal::Signal,
     worker::Line,
 };
-
-/// What handles ask the primary for.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// These settings are in force.
-    Setup(Arc<Settings>),
-    Fork(WorkerHandle, Box<Outfit>),
-    Disconnect(WorkerId),
-    DisconnectAll,
-    Kill(WorkerId),
-    Signal(WorkerId, Signal),
-    /// End the cluster: drain, then kill.
-    Stop,
-    /// End the cluster now.
-    StopNow,
-}
-
-/// How a handle reaches the primary and packs what it sends.
-#[derive(Clone)]
-pub(crate) struct Desk {
-    pub(crate) requests: Postbox<Request>,
-    pub(crate) packing: Packing,
-    pub(crate) stats: Arc<StatsPage>,
-}
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("packing", &self.packing).finish_non_exhaustive()
-    }
-}
-
-impl Desk {
-    pub(crate) fn request(&self, request: Request) -> Result<()> {
-        self.requests
-            .post(request)
-            .map_err(|_| Error::new(ErrorKind::Closed, "the cluster has ended"))
-    }
-}
 
 /// One worker, as its primary sees it (Node: `Worker` in `cluster.workers`). Cheap to clone.
 #[derive(Clone)]
@@ -91,11 +52,8 @@ struct Record {
     pid: AtomicU32,
     status: Mutex<Option<ExitStatus>>,
     streams: Mutex<Streams>,
-    observers: Mutex<Vec<Observer>>,
+    observers: Observers,
 }
-
-/// Called with every event of one worker.
-type Observer = Box<dyn FnMut(&Event) + Send>;
 
 impl WorkerHandle {
     pub(crate) fn new(worker: WorkerId, slot: Slot, generation: u32, desk: Desk) -> Self {
@@ -111,7 +69,7 @@ impl WorkerHandle {
             pid: AtomicU32::new(0),
             status: Mutex::default(),
             streams: Mutex::default(),
-            observers: Mutex::default(),
+            observers: Observers::default(),
         };
         Self { record: Arc::new(record) }
     }
@@ -226,7 +184,7 @@ impl WorkerHandle {
     /// A panic of an observer goes through the call that takes the event, as any panic of the program's
     /// own: where nothing catches it the cluster is dropped, which ends the workers.
     pub fn on_event(&self, observer: impl FnMut(&Event) + Send + 'static) {
-        self.record.observers.lock().push(Box::new(observer));
+        self.record.observers.add(Box::new(observer));
     }
 
     /// Sends a message to the worker (Node: `worker.send`): behind all that were sent before, also
@@ -379,16 +337,12 @@ impl WorkerHandle {
         *self.record.streams.lock() = streams;
     }
 
-    /// Shows an event to whoever observes this worker. No lock is held meanwhile.
+    /// Shows an event to whoever observes this worker; `fork` is the cluster's alone.
     pub(crate) fn show(&self, event: &Event) {
-        if let Event::Fork { .. } = event {
-            return;
-        }
-        let mut shown = Shown { handle: self, observers: Vec::new() };
-        std::mem::swap(&mut shown.observers, &mut *self.record.observers.lock());
-        shown.observers.iter_mut().for_each(|observer| observer(event));
-        if let Event::Exit { .. } = event {
-            shown.observers.clear();
+        match event {
+            Event::Fork { .. } => {}
+            Event::Exit { .. } => self.record.observers.show_last(event),
+            _ => self.record.observers.show(event),
         }
     }
 
@@ -406,20 +360,6 @@ fn no_signals(signal: Signal) -> Error {
         "{signal} cannot be sent to a worker in thread mode: all threads of a process share its signals; use Signal::Term or Signal::Kill, or process mode"
     );
     Error::new(ErrorKind::Setting, text)
-}
-
-/// Observers at work; they go back to the handle, also when one panics.
-struct Shown<'a> {
-    handle: &'a WorkerHandle,
-    observers: Vec<Observer>,
-}
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        let mut place = self.handle.record.observers.lock();
-        let added = std::mem::replace(&mut *place, std::mem::take(&mut self.observers));
-        place.extend(added);
-    }
 }
 
 impl fmt::Display for WorkerHandle {

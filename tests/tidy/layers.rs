@@ -39,7 +39,17 @@ const LAYERS: [Layer; 7] = [
     },
     Layer { modules: &["backend"], below: &[0, 1, 2, 3, 4], peers: Peers::None },
     Layer {
-        modules: &["cluster", "primary", "builder", "setup", "fork", "events", "handle"],
+        modules: &[
+            "cluster",
+            "primary",
+            "builder",
+            "setup",
+            "fork",
+            "events",
+            "observers",
+            "handle",
+            "desk",
+        ],
         below: &[0, 1, 2, 3, 4, 5],
         peers: Peers::All,
     },
