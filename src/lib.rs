@@ -22,6 +22,8 @@
 //! [`Report`]. [`Builder::launch`] is Node's way: the program [forks](Cluster::fork), reads
 //! [events](Cluster::events) and decides.
 //!
+//! Whoever knows Node's `cluster` begins with [Coming from Node](docs::coming_from_node).
+//!
 //! | | [`Mode::Process`] | [`Mode::Thread`] |
 //! |---|---|---|
 //! | panic in a handler | that worker ends, is replaced | same |
@@ -39,6 +41,7 @@ mod channel;
 pub mod clock;
 mod cluster;
 mod config;
+pub mod docs;
 mod error;
 mod event;
 pub mod event_loop;
