@@ -139,7 +139,7 @@ fn run(example: &str, scene: &Scene, answers: impl Fn(&Address)) {
     serve::assert_nobody_left(pid);
 }
 
-/// Where the example is: cargo builds it for this test.
+/// Where the example is. A plain `cargo test` builds it; one of `--test examples` alone does not.
 fn program(example: &str) -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     deps.ancestors().nth(2).unwrap().join("examples").join(example)
