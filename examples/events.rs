@@ -4,8 +4,8 @@
 //! cargo run --release --example events -- --mode process     # or --mode thread
 //! ```
 //!
-//! Look at the order of each worker's events, and at the two ways to go: worker 1 crashes and is replaced, the others
-//! were asked to leave and are not. The panic's own words are on stderr. It ends by itself.
+//! Look at the order of each worker's events, each told to the worker's own observer first; and at the two ways to go:
+//! worker 1 crashes and is replaced, the others were asked to leave and are not. The panic's own words are on stderr. It ends by itself.
 
 use bimodal::{Cluster, Event, Mode, Result, Worker, WorkerHandle, http};
 use clap::Parser;
@@ -25,7 +25,8 @@ fn main() -> Result<()> {
     let mode = args.mode.map_or_else(Mode::from_args_or_env, Ok)?;
     let cluster = Cluster::builder(mode).launch(serve)?;
     for _ in 0..WORKERS {
-        cluster.fork()?;
+        let worker = cluster.fork()?;
+        worker.on_event(|event| println!("    its own observer: {}", event.name()));
     }
     let mut listening = 0;
     for event in cluster.events() {
@@ -85,6 +86,7 @@ fn tell(event: &Event) {
                 if worker.exited_after_disconnect() == Some(true) { "as asked" } else { "unasked" };
             println!("exit: {worker} with {status}, {asked}");
         }
+        Event::Error { worker: Some(worker), error } => println!("error: {worker} {error}"),
         Event::Error { error, .. } => println!("error: {error}"),
         other => println!("{}", other.name()),
     }

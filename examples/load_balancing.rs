@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bimodal::{Cluster, Event, Mode, Result, Scheduling, Worker, http};
+use bimodal::{Cluster, Event, Fork, Mode, Result, Scheduling, Worker, http};
 use clap::Parser;
 
 /// Shows who serves how many connections under each policy.
@@ -58,8 +58,9 @@ fn main() -> Result<()> {
 fn try_out(policy: Scheduling, mode: Mode, connections: usize) -> Result<()> {
     let cluster =
         Cluster::builder(mode).name(policy.to_string()).scheduling(policy).launch(serve)?;
-    for _ in 0..WORKERS {
-        cluster.fork()?;
+    for index in 0..WORKERS {
+        let pace = Duration::from_millis(if index == 0 { 5 } else { 1 });
+        cluster.fork_with(Fork::new().data(pace))?;
     }
     let Some(address) = address_of_all(&cluster) else {
         return Ok(()); // this process is a worker of one of the clusters to come
@@ -80,12 +81,12 @@ fn address_of_all(cluster: &Cluster) -> Option<SocketAddr> {
     listening.take(WORKERS).last()
 }
 
-/// What a worker does: it says who it is, and takes its time.
+/// What a worker does: it says who it is, and takes the time that it was given at its fork.
 async fn serve(worker: Worker) -> Result<()> {
     let listener = worker.listen("127.0.0.1:0").await?;
-    let id = worker.id().get();
+    let (id, pace) = (worker.id(), worker.data::<Duration>()?);
     let answer = http::service_fn(move |_request| async move {
-        compute(Duration::from_millis(if id == 1 { 5 } else { 1 }));
+        compute(pace);
         http::text(id.to_string())
     });
     http::serve(listener, answer).await

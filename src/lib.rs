@@ -22,6 +22,8 @@
 //! [`Report`]. [`Builder::launch`] is Node's way: the program [forks](Cluster::fork), reads
 //! [events](Cluster::events) and decides.
 //!
+//! Whoever knows Node's `cluster` begins with [Coming from Node](docs::coming_from_node).
+//!
 //! | | [`Mode::Process`] | [`Mode::Thread`] |
 //! |---|---|---|
 //! | panic in a handler | that worker ends, is replaced | same |
@@ -40,6 +42,7 @@ pub mod clock;
 mod cluster;
 mod config;
 mod desk;
+pub mod docs;
 mod error;
 mod event;
 pub mod event_loop;

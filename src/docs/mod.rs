@@ -1,0 +1,6 @@
+//! Chapters to read, beside the reference.
+//!
+//! Text only: nothing here can be called, and every snippet in Rust is compiled by the tests.
+
+#[doc = include_str!("coming_from_node.md")]
+pub mod coming_from_node {}
