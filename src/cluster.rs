@@ -29,7 +29,7 @@ use crate::{
     fork::Fork,
     handle::WorkerHandle,
     id::{Slot, WorkerId},
-    message::{Codec, Packing, Port},
+    message::{Broadcast, Codec, Members, Packing, Port},
     primary::Primary,
     setup::Setup,
     shared::{SlotStats, StatsPage},
@@ -204,6 +204,22 @@ impl Cluster {
         self.primary.as_ref().is_none_or(|running| running.crew.wait_gone(limit))
     }
 
+    /// Joins a broadcast: what is posted under this name in any worker arrives here (Node: `new
+    /// BroadcastChannel(name)`).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] for a name that is empty or has more than 256 bytes;
+    /// [`ErrorKind::Full`] when the program has joined 1024 names; [`ErrorKind::Closed`] in a worker
+    /// process of another cluster.
+    pub fn broadcast(&self, name: impl Into<String>) -> Result<Broadcast> {
+        let Some(Running { crew, .. }) = &self.primary else {
+            return Err(Error::new(ErrorKind::Closed, "the cluster does nothing in this process"));
+        };
+        let relay = Box::new(crew.desk.clone());
+        Broadcast::join(name.into(), crew.members.clone(), crew.desk.packing, relay)
+    }
+
     /// Makes a channel: two ports, either of which can be sent to any worker of the cluster, or used
     /// here (Node: `new MessageChannel`).
     ///
@@ -280,7 +296,8 @@ fn already_ended(error: Error) -> Result<()> {
 /// In a worker process of another cluster: a worker of this one is nobody.
 fn never_started() -> WorkerHandle {
     let packing = Packing { memory: Memory::Separate, codec: Codec::default(), max_bytes: 0 };
-    let desk = Desk { requests: mailbox().0, packing, stats: StatsPage::heap() };
+    let (stats, posted) = (StatsPage::heap(), Arc::default());
+    let desk = Desk { requests: mailbox().0, packing, stats, posted };
     let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, desk);
     handle.closed();
     handle.ended(ExitStatus::NotStarted);
@@ -291,6 +308,8 @@ fn never_started() -> WorkerHandle {
 #[derive(Debug)]
 pub(crate) struct Crew {
     pub(crate) desk: Desk,
+    /// The program's members of broadcasts.
+    pub(crate) members: Arc<Members>,
     roll: Mutex<Roll>,
     /// Notified when the last worker is struck.
     gone: Condvar,
@@ -306,7 +325,8 @@ struct Roll {
 
 impl Crew {
     pub(crate) fn new(desk: Desk) -> Self {
-        Self { desk, roll: Mutex::default(), gone: Condvar::new() }
+        let members = Arc::default();
+        Self { desk, members, roll: Mutex::default(), gone: Condvar::new() }
     }
 
     /// An id for one more worker. It is used up, whatever becomes of the worker.
@@ -382,7 +402,12 @@ fn start_primary(
         let backend = event_loop.enter(|| new_backend(&settings, body))?;
         let stats = backend.stats().clone();
         let packing = packing(&settings, backend.memory());
-        let crew = Arc::new(Crew::new(Desk { requests: post, packing, stats: stats.clone() }));
+        let crew = Arc::new(Crew::new(Desk {
+            requests: post,
+            packing,
+            stats: stats.clone(),
+            posted: Arc::default(),
+        }));
         let primary = event_loop
             .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
         // The caller waits for this.

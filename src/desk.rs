@@ -5,11 +5,12 @@ use std::{fmt, sync::Arc};
 use crate::{
     backend::Outfit,
     builder::Settings,
+    channel::{Pressure, check_room},
     error::{Error, ErrorKind, Result},
     event_loop::Postbox,
     handle::WorkerHandle,
     id::WorkerId,
-    message::Packing,
+    message::{Message, Packing, Relay},
     shared::StatsPage,
     signal::Signal,
 };
@@ -20,6 +21,8 @@ pub(crate) enum Request {
     /// These settings are in force.
     Setup(Arc<Settings>),
     Fork(WorkerHandle, Box<Outfit>),
+    /// Pass on what the program has posted.
+    Broadcast(Message),
     Disconnect(WorkerId),
     DisconnectAll,
     Kill(WorkerId),
@@ -36,6 +39,8 @@ pub(crate) struct Desk {
     pub(crate) requests: Postbox<Request>,
     pub(crate) packing: Packing,
     pub(crate) stats: Arc<StatsPage>,
+    /// What the program has broadcast and the primary has not passed on.
+    pub(crate) posted: Arc<Pressure>,
 }
 
 impl fmt::Debug for Desk {
@@ -49,5 +54,23 @@ impl Desk {
         self.requests
             .post(request)
             .map_err(|_| Error::new(ErrorKind::Closed, "the cluster has ended"))
+    }
+}
+
+/// From the program's members of broadcasts to those in workers.
+impl Relay for Desk {
+    fn join(&self, _: &str) -> Result<()> {
+        // The primary sees the program's members.
+        Ok(())
+    }
+
+    fn leave(&self, _: &str) {}
+
+    fn pass(&self, message: Message) -> Result<()> {
+        let bytes = message.bytes();
+        // What the flow would say is for whoever can wait.
+        let _ = check_room(self.posted.load(), bytes)?;
+        self.posted.add(bytes);
+        self.request(Request::Broadcast(message))
     }
 }

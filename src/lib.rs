@@ -75,7 +75,7 @@ pub use events::{Event, Events};
 pub use fork::Fork;
 pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
-pub use message::{Codec, Handle, Message, Port, SendError};
+pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
 pub use shared::{SlotStats, StatsPage};
 pub use signal::Signal;

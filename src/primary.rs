@@ -9,7 +9,7 @@
 //! loop sleeps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::{Future as _, poll_fn},
     io,
     pin::Pin,
@@ -24,6 +24,7 @@ use crate::{
     accept::{Dispatcher, ListenOptions, Offer, Rules},
     backend::{Backend, Event as Happened, Force, Outfit, WorkerSpec},
     builder::Settings,
+    channel::check_room,
     cluster::{Crew, Report},
     config::Address,
     desk::Request,
@@ -34,8 +35,9 @@ use crate::{
     fork::Fork,
     handle::WorkerHandle,
     id::{Slot, WorkerId},
+    message::{self, Message},
     supervise::{Action, Ending, Happening, Policy, Restart, Supervisor},
-    worker::{Command, Denial, Note},
+    worker::{Command, Denial, Note, Program},
 };
 
 /// Rounds of "ask and hear" before tasks and timers of the loop get their turn.
@@ -52,13 +54,15 @@ pub(crate) struct Primary {
     backend: Box<dyn Backend>,
     crew: Arc<Crew>,
     requests: Mailbox<Request>,
-    sink: EventSink,
+    sink: Arc<EventSink>,
     signals: Option<Signals>,
     signalled: Option<Instant>,
     dispatcher: Dispatcher,
     supervisor: Supervisor,
     workers: BTreeMap<WorkerId, Entry>,
     report: Report,
+    /// The workers that have joined a broadcast name.
+    audience: BTreeMap<String, BTreeSet<WorkerId>>,
     /// Why the cluster gave up, if it did.
     failure: Option<String>,
     /// Whether the end of the last worker is the end of the cluster.
@@ -104,13 +108,14 @@ impl Primary {
             backend,
             crew,
             requests,
-            sink,
+            sink: Arc::new(sink),
             signals: signals.context(ErrorKind::Io, || "cannot watch for signals".into())?,
             signalled: None,
             dispatcher: Dispatcher::new(rules),
             supervisor: Supervisor::new(policy, event_loop::now()),
             workers: BTreeMap::new(),
             report: Report::default(),
+            audience: BTreeMap::new(),
             failure: None,
             ending: supervised,
             alarm: None,
@@ -217,6 +222,10 @@ impl Primary {
                 self.sink.emit(Event::Setup { settings });
             }
             Request::Fork(handle, outfit) => self.fork(handle, Ok(*outfit)),
+            Request::Broadcast(message) => {
+                self.crew.desk.posted.subtract(1, message.bytes());
+                self.pass_on(None, &message);
+            }
             Request::Disconnect(worker) => self.disconnect(worker),
             Request::DisconnectAll => {
                 let workers: Vec<_> = self.workers.keys().copied().collect();
@@ -278,6 +287,13 @@ impl Primary {
                 }
                 self.withdraw(worker);
             }
+            Note::Message(message) if message.topic().is_some() => {
+                handle.line().took(message.bytes());
+                self.crew.members.deliver(&message);
+                self.pass_on(Some(worker), &message);
+            }
+            Note::Join { topic } => self.join(worker, topic),
+            Note::Leave { topic } => self.leave(worker, &topic),
             Note::Message(message) => self.sink.emit(Event::Message { worker: handle, message }),
             Note::Finished { failure } => {
                 entry.finished.get_or_insert(failure.as_ref().map(Error::to_string));
@@ -317,6 +333,10 @@ impl Primary {
         let Some(entry) = self.workers.remove(&worker) else { return };
         entry.handle.ended(status);
         self.backend.stats().stop_clocks(entry.handle.slot());
+        self.audience.retain(|_, workers| {
+            workers.remove(&worker);
+            !workers.is_empty()
+        });
         self.crew.strike(worker);
         *self.report.exits.entry(status.to_string()).or_default() += 1;
         self.report.abandoned += u64::from(status == ExitStatus::Abandoned);
@@ -328,7 +348,39 @@ impl Primary {
         self.tell(Happening::Ended { worker, ending });
     }
 
+    /// A worker whose names are too many is not honest: it gets what it could have joined.
+    fn join(&mut self, worker: WorkerId, topic: String) {
+        let joined = self.audience.values().filter(|workers| workers.contains(&worker)).count();
+        if joined < message::MAX_NAMES {
+            self.audience.entry(topic).or_default().insert(worker);
+        }
+    }
+
+    fn leave(&mut self, worker: WorkerId, topic: &str) {
+        if let Some(workers) = self.audience.get_mut(topic) {
+            workers.remove(&worker);
+            if workers.is_empty() {
+                self.audience.remove(topic);
+            }
+        }
+    }
+
     // Act.
+
+    /// Gives a broadcast message to all workers that have joined its name, but to its sender. One that
+    /// has too much to take loses it.
+    fn pass_on(&self, sender: Option<WorkerId>, message: &Message) {
+        let audience = message.topic().and_then(|topic| self.audience.get(topic));
+        for worker in audience.into_iter().flatten().filter(|worker| Some(**worker) != sender) {
+            let Some(entry) = self.workers.get(worker) else { continue };
+            let line = entry.handle.line();
+            let room = check_room(line.load(), message.bytes()).is_ok();
+            if let Some(copy) = message.duplicate().filter(|_| room) {
+                // A worker that is gone needs none.
+                let _ = line.send(copy);
+            }
+        }
+    }
 
     fn tell(&mut self, happening: Happening) {
         let mut actions = Vec::new();
@@ -367,6 +419,7 @@ impl Primary {
         self.workers.insert(worker, entry);
         self.backend.stats().reset(slot, worker.get(), generation);
         self.dispatcher.join(worker, slot);
+        handle.line().open_to(straight_to_the_program(&self.sink, &handle));
         let line = handle.line().clone();
         let started = outfit.and_then(|outfit| {
             self.backend.start(WorkerSpec { worker, slot, generation, line, outfit })
@@ -445,6 +498,19 @@ impl Entry {
             _ => Ending::Crashed(status.to_string()),
         }
     }
+}
+
+/// How a worker that shares the primary's memory gives its messages to the program.
+fn straight_to_the_program(sink: &Arc<EventSink>, worker: &WorkerHandle) -> Program {
+    // A thread that was left behind must not keep the program waiting for events.
+    let (sink, worker) = (Arc::downgrade(sink), worker.clone());
+    Box::new(move |message| match sink.upgrade() {
+        Some(sink) => {
+            sink.emit(Event::Message { worker: worker.clone(), message });
+            Ok(())
+        }
+        None => Err(message),
+    })
 }
 
 fn denial(error: &io::Error) -> Denial {

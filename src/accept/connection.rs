@@ -81,11 +81,21 @@ impl Connection {
     ///
     /// When the thread has no current event loop.
     pub fn from_stream(stream: impl Into<Socket>) -> io::Result<Self> {
-        let stream = stream.into();
+        Self::from_counted_stream(stream.into(), None)
+    }
+
+    /// As [`from_stream`](Self::from_stream), counted.
+    pub(crate) fn from_counted_stream(
+        stream: Socket,
+        meter: Option<Rc<dyn Count>>,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         send_without_delay(&stream)?;
         let source = Source::new(stream, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { source: Some(source), meter: None, handed: false })
+        if let Some(meter) = &meter {
+            meter.opened();
+        }
+        Ok(Self { source: Some(source), meter, handed: false })
     }
 
     /// The socket, off this loop and no longer counted here.

@@ -60,7 +60,7 @@ pub(crate) trait Backend {
     /// Does something to a worker, whether it cooperates or not.
     fn force(&mut self, worker: WorkerId, force: Force);
 
-    /// Appends what has happened. Ready when something has; otherwise the task is woken when it does.
+    /// Appends what has happened; whoever calls has acted on what the last call told. Ready when something has; otherwise the task is woken when it does.
     fn poll(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<()>;
 }
 

@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn message(length: usize) -> Frame {
-        Frame::Message { letter: letter(length), handle: None }
+        Frame::Message { letter: letter(length), handle: None, topic: None }
     }
 
     fn letter(length: usize) -> Letter {
@@ -231,11 +231,11 @@ mod tests {
     fn what_was_sent_before_the_opening_follows_the_first_frame() {
         with_pair(async |one, mut other| {
             let outlet = Outlet::default();
-            assert!(outlet.send_message(letter(1), None, 0).is_ok());
+            assert!(outlet.send_message(letter(1), None, None, 0).is_ok());
             let receipt = outlet.track();
             outlet.open(one.source.get_ref().clone(), vec![(Frame::Online, vec![])]).unwrap();
             drop(one);
-            assert!(outlet.send_message(letter(2), None, 0).is_ok());
+            assert!(outlet.send_message(letter(2), None, None, 0).is_ok());
             assert_eq!(frame(&mut other).await.0, Frame::Online);
             let letters = vec![letter(1), letter(2)];
             assert_eq!(frame(&mut other).await.0, Frame::Messages { letters });
@@ -248,13 +248,13 @@ mod tests {
         with_pair(async |one, other| {
             let outlet = Outlet::default();
             let handle = || Some((crate::wire::HandleKind::UdpSocket, null_owned()));
-            assert!(outlet.send_message(letter(1), handle(), 0).is_ok());
+            assert!(outlet.send_message(letter(1), handle(), None, 0).is_ok());
             let receipt = outlet.track();
             drop(other);
             outlet.open(one.source.get_ref().clone(), vec![(Frame::Online, vec![])]).unwrap();
             assert_eq!(outlet.flush().unwrap(), Written::All);
             assert!(receipt.await.is_err());
-            let unsent = outlet.send_message(letter(1), handle(), 0).unwrap_err();
+            let unsent = outlet.send_message(letter(1), handle(), None, 0).unwrap_err();
             assert!(unsent.handle.is_some());
         });
     }
@@ -334,7 +334,11 @@ mod tests {
         with_pair(async |mut one, _other| {
             let type_name = "x".repeat(crate::wire::NAME_LIMIT + 1);
             let letter = Letter { type_name: type_name.into(), payload: Vec::new() };
-            let long = Frame::Message { letter, handle: Some(crate::wire::HandleKind::UdpSocket) };
+            let long = Frame::Message {
+                letter,
+                handle: Some(crate::wire::HandleKind::UdpSocket),
+                topic: None,
+            };
             assert!(one.push(long, vec![null()]).is_err());
             assert!(one.outlet().is_empty());
             assert_eq!(one.outlet().load(), Load::default());

@@ -71,7 +71,10 @@ pub(crate) struct Pressure {
 impl Pressure {
     pub(crate) fn add(&self, bytes: usize) {
         self.messages.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
+        // A message that is moved has none: one write less to a line that both ends write.
+        if bytes > 0 {
+            self.bytes.fetch_add(bytes, Relaxed);
+        }
     }
 
     /// Subtracts, but never below nothing: the counts come over a channel.
@@ -92,8 +95,9 @@ impl Pressure {
 }
 
 /// What was taken and the sender was not told yet: it is told now and then, well before it is slowed
-/// by what it does not know.
-#[derive(Debug, Default)]
+/// by what it does not know. Where memory is shared it is not told, but its counter, which it writes
+/// itself all the time, is left alone as long.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Credit {
     taken: Load,
 }

@@ -133,11 +133,11 @@ impl Parcel {
             | Frame::Adopted { .. }
             | Frame::Refused { .. }
             | Frame::Taken { .. } => true,
-            Frame::Message { letter, handle } => {
+            Frame::Message { letter, handle, topic } => {
                 cargo.load = Load { messages: 1, bytes: letter.payload.len() };
                 // A byte is the packet's kind.
                 size = 1 + letter.length();
-                handle.is_none() && letter.payload.len() <= SMALL
+                handle.is_none() && topic.is_none() && letter.payload.len() <= SMALL
             }
             _ => false,
         };

@@ -152,6 +152,7 @@ impl Outlet {
         &self,
         letter: Letter,
         handle: Option<(HandleKind, OwnedFd)>,
+        topic: Option<Box<str>>,
         under_way: usize,
     ) -> Result<(), Unsent> {
         let mut state = self.state.lock();
@@ -160,7 +161,7 @@ impl Outlet {
         }
         let (kind, descriptor) = handle.map(|(kind, fd)| (kind, Arc::new(fd))).unzip();
         let beside = descriptor.iter().map(|fd: &Arc<OwnedFd>| fd.clone() as Descriptor);
-        let frame = Frame::Message { letter, handle: kind };
+        let frame = Frame::Message { letter, handle: kind, topic };
         if state.outbox.push(frame, beside.collect()).is_err() {
             return Ok(());
         }

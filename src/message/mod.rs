@@ -3,6 +3,7 @@
 //!
 //! Pure values: nothing here runs anywhere but on the thread that sends or takes.
 
+mod broadcast;
 mod codec;
 mod handle;
 mod port;
@@ -13,6 +14,8 @@ use std::{any::Any, borrow::Cow, fmt};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use broadcast::Broadcast;
+pub(crate) use broadcast::{MAX_NAMES, Members, Relay};
 pub use codec::Codec;
 pub use handle::Handle;
 pub use port::Port;
@@ -60,6 +63,13 @@ enum Attached {
     Handle(Box<Handle>),
     /// It was sent, and this process could open no more descriptors.
     Lost(HandleKind),
+    /// Nothing, but it was broadcast under this name.
+    Topic(Box<Topic>),
+}
+
+/// The name of a broadcast, boxed as a whole: most messages have none.
+struct Topic {
+    name: Box<str>,
 }
 
 /// Where a value is once it was packed.
@@ -108,6 +118,14 @@ impl Message {
         Self { type_name: letter.type_name, payload, attached: Attached::Nothing }
     }
 
+    /// Under the name it was broadcast under, if it was.
+    pub(crate) fn under(mut self, topic: Option<Box<str>>) -> Self {
+        if let Some(topic) = topic {
+            self.attached = Attached::Topic(Box::new(Topic { name: topic }));
+        }
+        self
+    }
+
     /// With what came beside it.
     pub(crate) fn with_handle(mut self, handle: Option<Handle>) -> Self {
         if let Some(handle) = handle {
@@ -128,7 +146,7 @@ impl Message {
             Payload::Encoded { bytes, .. } => {
                 let handle = match self.attached {
                     Attached::Handle(handle) => Some(*handle),
-                    Attached::Nothing | Attached::Lost(_) => None,
+                    Attached::Nothing | Attached::Lost(_) | Attached::Topic(_) => None,
                 };
                 Ok((Letter { type_name: self.type_name, payload: bytes }, handle))
             }
@@ -200,7 +218,7 @@ impl Message {
     #[must_use]
     pub fn handle_kind(&self) -> Option<HandleKind> {
         match &self.attached {
-            Attached::Nothing => None,
+            Attached::Nothing | Attached::Topic(_) => None,
             Attached::Handle(handle) => Some(handle.kind()),
             Attached::Lost(kind) => Some(*kind),
         }
@@ -215,7 +233,7 @@ impl Message {
     /// it arrived: the sender's is closed, raise the limit (`ulimit -n`).
     pub fn take_handle(&mut self) -> Result<Option<Handle>> {
         match std::mem::replace(&mut self.attached, Attached::Nothing) {
-            Attached::Nothing => Ok(None),
+            Attached::Nothing | Attached::Topic(_) => Ok(None),
             Attached::Handle(handle) => Ok(Some(*handle)),
             Attached::Lost(kind) => Err(Error::caused(
                 ErrorKind::Io,

@@ -21,9 +21,9 @@ pub(crate) fn receive(
     packing: Packing,
 ) -> Result<Vec<Message>> {
     match frame {
-        Frame::Message { letter, handle } => {
+        Frame::Message { letter, handle, topic } => {
             let message = one(letter, handle, descriptors, stripped, packing)?;
-            Ok(vec![message])
+            Ok(vec![message.under(topic)])
         }
         Frame::Messages { letters } => {
             let messages = letters.into_iter();

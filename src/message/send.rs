@@ -35,11 +35,12 @@ pub(crate) fn send<T: Serialize + Send + 'static>(
 
 /// Puts a message on a channel; `under_way` counts those that the other side has not taken.
 pub(crate) fn post(
-    message: Message,
+    mut message: Message,
     outlet: &Outlet,
     packing: Packing,
     under_way: usize,
 ) -> Result<(), (Error, Message)> {
+    let topic = message.take_topic();
     let (letter, handle) = message.into_letter().map_err(|message| {
         let text = "a message for another process must be encoded; it was packed to be moved";
         (Error::new(ErrorKind::Protocol, text), message)
@@ -48,7 +49,7 @@ pub(crate) fn post(
         Ok(handle) => handle,
         Err((error, handle)) => return Err((error, Message::returned(Some(handle)))),
     };
-    outlet.send_message(letter, handle, under_way).map_err(|unsent| {
+    outlet.send_message(letter, handle, topic, under_way).map_err(|unsent| {
         // What was a handle a moment ago is one still.
         let handle = unsent.handle.map(|(kind, fd)| Handle::of(kind, fd, packing));
         (Error::new(ErrorKind::Closed, "the other side is gone"), Message::returned(handle))
@@ -103,7 +104,7 @@ impl<T: 'static> SendError<T> {
     fn recover(error: Error, message: Message, kept: Kept<T>) -> Self {
         let handle = match message.attached {
             Attached::Handle(handle) => Some(*handle),
-            Attached::Nothing | Attached::Lost(_) => None,
+            Attached::Nothing | Attached::Lost(_) | Attached::Topic(_) => None,
         };
         let value = match (kept, message.payload) {
             (Kept::Here(value), _) => Some(value),

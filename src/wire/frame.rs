@@ -133,6 +133,18 @@ pub(crate) enum Frame {
         letter: Letter,
         /// What the descriptor is that comes with it, if one does.
         handle: Option<HandleKind>,
+        /// The name it is broadcast under, if it is: for the members of that name.
+        topic: Option<Box<str>>,
+    },
+    /// The worker has members of this broadcast name from now on.
+    Join {
+        /// The name.
+        topic: String,
+    },
+    /// It has none any more.
+    Leave {
+        /// The name.
+        topic: String,
     },
     /// Messages of the user's that were under way together, in order; small ones without descriptors.
     Messages {
@@ -284,6 +296,8 @@ pub(super) mod kind {
     pub(in crate::wire) const CHUNK: u8 = 17;
     pub(in crate::wire) const TAKEN: u8 = 18;
     pub(in crate::wire) const MESSAGES: u8 = 19;
+    pub(in crate::wire) const JOIN: u8 = 20;
+    pub(in crate::wire) const LEAVE: u8 = 21;
 }
 
 impl Frame {
@@ -323,6 +337,8 @@ impl Frame {
             Self::Taken { .. } => (kind::TAKEN, "Taken"),
             Self::Message { .. } => (kind::MESSAGE, "Message"),
             Self::Messages { .. } => (kind::MESSAGES, "Messages"),
+            Self::Join { .. } => (kind::JOIN, "Join"),
+            Self::Leave { .. } => (kind::LEAVE, "Leave"),
         }
     }
 
@@ -392,10 +408,17 @@ impl Frame {
                 to.u32(*messages);
                 to.u64(*bytes);
             }
-            Self::Message { letter, handle } => {
+            Self::Join { topic } | Self::Leave { topic } => {
+                to.counted("a topic", topic.as_bytes(), NAME_LIMIT)?;
+            }
+            Self::Message { letter, handle, topic } => {
                 to.u64(letter.payload.len() as u64);
                 to.counted("a type name", letter.type_name.as_bytes(), NAME_LIMIT)?;
                 to.u8(handle.map_or(0, HandleKind::number));
+                to.bool(topic.is_some());
+                if let Some(topic) = topic {
+                    to.counted("a topic", topic.as_bytes(), NAME_LIMIT)?;
+                }
             }
             Self::Messages { letters } => {
                 letters.iter().try_for_each(|letter| letter.write(to))?;
@@ -483,6 +506,8 @@ impl Frame {
                 messages: from.u32("a number of messages")?,
                 bytes: from.u64("a number of bytes")?,
             },
+            kind::JOIN => Self::Join { topic: from.text("a topic", NAME_LIMIT)? },
+            kind::LEAVE => Self::Leave { topic: from.text("a topic", NAME_LIMIT)? },
             kind::MESSAGES => Self::Messages { letters: read_letters(from)? },
             got => return Err(WireError::Kind { got }),
         })

@@ -171,6 +171,7 @@ struct Partial {
     letter: Letter,
     total: usize,
     handle: Option<HandleKind>,
+    topic: Option<Box<str>>,
 }
 
 /// The descriptors that came with a packet.
@@ -245,8 +246,10 @@ impl Decoder {
         let total = self.check_length(from.u64("a message's length")?)?;
         let type_name = from.text("a type name", NAME_LIMIT)?.into();
         let handle = read_handle(&mut from)?;
+        let topic = from.option("a topic", |from| from.text("a topic", NAME_LIMIT))?;
         given.check("Message", handle.iter().len())?;
-        let partial = Partial { letter: Letter { type_name, payload: Vec::new() }, total, handle };
+        let letter = Letter { type_name, payload: Vec::new() };
+        let partial = Partial { letter, total, handle, topic: topic.map(Into::into) };
         match from.rest() {
             [] if total == 0 => Ok(Some(partial.finish())),
             chunk => self.extend(partial, chunk),
@@ -284,6 +287,6 @@ impl Partial {
     }
 
     fn finish(self) -> Frame {
-        Frame::Message { letter: self.letter, handle: self.handle }
+        Frame::Message { letter: self.letter, handle: self.handle, topic: self.topic }
     }
 }

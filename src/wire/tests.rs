@@ -41,12 +41,15 @@ fn message(length: usize) -> Frame {
     Frame::Message {
         letter: Letter { type_name: "alloc::vec::Vec<u8>".into(), payload },
         handle: None,
+        topic: None,
     }
 }
 
 fn with_handle(length: usize, kind: HandleKind) -> Frame {
     match message(length) {
-        Frame::Message { letter, .. } => Frame::Message { letter, handle: Some(kind) },
+        Frame::Message { letter, .. } => {
+            Frame::Message { letter, handle: Some(kind), topic: Some("a topic".into()) }
+        }
         frame => frame,
     }
 }
@@ -118,6 +121,8 @@ fn from_worker() -> impl Strategy<Value = Frame> {
         (any::<u32>(), any::<bool>())
             .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
         any::<bool>().prop_map(|voluntary| Frame::Leaving { voluntary }),
+        any::<String>().prop_map(|topic| Frame::Join { topic }),
+        any::<String>().prop_map(|topic| Frame::Leave { topic }),
         option::of((any::<bool>(), any::<String>())).prop_map(|failure| Frame::Finished {
             failure: failure.map(|(panicked, text)| Failure { panicked, text })
         }),
@@ -178,7 +183,7 @@ proptest! {
 
     #[test]
     fn a_known_kind_with_garbage_is_survived(
-        wire in vec((0..20_u8, vec(prop_oneof![Just(0_u8), any::<u8>()], 0..100), 0..3_usize), 0..20),
+        wire in vec((0..22_u8, vec(prop_oneof![Just(0_u8), any::<u8>()], 0..100), 0..3_usize), 0..20),
     ) {
         let packet = |(kind, rest, descriptors)| ([vec![kind], rest].concat(), descriptors);
         feed(&wire.into_iter().map(packet).collect::<Vec<_>>());
@@ -346,7 +351,7 @@ fn what_is_over_its_limit_is_not_sent() {
     assert_eq!(only_packet(Frame::Refused { ids: ids(MAX_IDS) }).len(), 5 + 8 * MAX_IDS);
     let type_name = "x".repeat(NAME_LIMIT + 1);
     let letter = Letter { type_name: type_name.into(), payload: Vec::new() };
-    let message = Frame::Message { letter, handle: None };
+    let message = Frame::Message { letter, handle: None, topic: None };
     assert!(matches!(refused(message), WireError::TooLong { got: 4097, limit: 4096, .. }));
     let address = Address::Unix(vec![b'x'; PATH_LIMIT + 1]);
     let listen = Frame::Listen { request: 1, address, options: ListenOptions::default() };
@@ -365,7 +370,7 @@ fn a_lost_descriptor_is_forgiven_and_a_foreign_one_is_not() {
     assert!(push(&with, lost(2)).is_err());
     assert!(push(&without, lost(0)).is_err());
     let mut unknown = with;
-    let tag = unknown.len() - 4;
+    let tag = unknown.len() - 3 - 1 - 4 - "a topic".len() - 1;
     unknown[tag] = 7;
     let what = "a kind of handle";
     assert_eq!(push(&unknown, given(1)), Err(WireError::Value { what, got: 7 }));

@@ -3,16 +3,17 @@
 use std::{fmt, future::poll_fn, io, rc::Rc, task::Poll};
 
 use serde::Serialize;
+use socket2::Socket;
 
 use super::{Answer, Denial, Listener, Note, State};
 use crate::{
-    accept::{Grant, ListenOptions},
-    channel::{Flow, Receipt},
+    accept::{Connection, Grant, ListenOptions},
+    channel::{Flow, Receipt, check_room},
     config::Address,
     error::{Error, ErrorKind, Result},
     event_loop,
     id::{Slot, WorkerId},
-    message::{self, Handle, Message, Port, SendError},
+    message::{self, Broadcast, Handle, Message, Port, Relay, SendError},
     shared::SlotStats,
 };
 
@@ -174,6 +175,30 @@ impl Worker {
         self.state.link.track().await
     }
 
+    /// Joins a broadcast: what is posted under this name anywhere in the cluster arrives here (Node:
+    /// `new BroadcastChannel(name)`).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] for a name that is empty or has more than 256 bytes;
+    /// [`ErrorKind::Full`] when this worker has joined 1024 names; [`ErrorKind::Closed`] when the
+    /// primary is gone.
+    pub fn broadcast(&self, name: impl Into<String>) -> Result<Broadcast> {
+        let State { members, identity, .. } = &*self.state;
+        let relay = Box::new(UpwardRelay { state: self.state.clone() });
+        Broadcast::join(name.into(), members.clone(), identity.packing, relay)
+    }
+
+    /// Serves a stream that came with a message: counted with this worker's connections
+    /// ([`Worker::stats`]), as one that it accepted is.
+    ///
+    /// # Errors
+    ///
+    /// The socket could not be configured or registered with the loop.
+    pub fn adopt(&self, stream: impl Into<Socket>) -> Result<Connection> {
+        Ok(Connection::from_counted_stream(stream.into(), Some(Rc::new(self.state.meter.clone())))?)
+    }
+
     /// Makes a channel: two ports, either of which can be sent to the primary, and by it to any other
     /// worker (Node: `new MessageChannel`).
     ///
@@ -282,6 +307,27 @@ impl Worker {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("identity", &self.state.identity).finish_non_exhaustive()
+    }
+}
+
+/// From a worker's members to everybody else: by way of the primary.
+struct UpwardRelay {
+    state: Rc<State>,
+}
+
+impl Relay for UpwardRelay {
+    fn join(&self, name: &str) -> Result<()> {
+        self.state.link.send(Note::Join { topic: name.into() })
+    }
+
+    fn leave(&self, name: &str) {
+        self.state.send(Note::Leave { topic: name.into() });
+    }
+
+    fn pass(&self, message: Message) -> Result<()> {
+        // What the flow would say is for whoever can wait.
+        let _ = check_room(self.state.link.load(), message.bytes())?;
+        self.state.link.send_message(message).map_err(|(error, _)| error)
     }
 }
 

@@ -32,16 +32,19 @@ pub(crate) struct Line {
     pressure: Arc<Pressure>,
     /// Messages from the worker that the program has not taken.
     upward: Arc<Pressure>,
+    /// What the program took since the worker could last see it.
+    credit: Arc<Mutex<Credit>>,
+    program: Arc<Mutex<Option<Program>>>,
 }
+
+/// Gives a message to the program, or gives it back when the cluster has ended.
+pub(crate) type Program = Box<dyn Fn(Message) -> Result<(), Message> + Send>;
 
 #[derive(Clone)]
 enum Way {
     /// Straight into the worker's mailbox.
     Moving(Arc<Moving>),
-    Coded {
-        outlet: Outlet,
-        credit: Arc<Mutex<Credit>>,
-    },
+    Coded(Outlet),
 }
 
 struct Moving {
@@ -57,9 +60,10 @@ impl Line {
                 let (post, inbox) = mailbox();
                 Way::Moving(Arc::new(Moving { post, inbox, closed: AtomicBool::new(false) }))
             }
-            Memory::Separate => Way::Coded { outlet: Outlet::default(), credit: Arc::default() },
+            Memory::Separate => Way::Coded(Outlet::default()),
         };
-        Self { way, packing, pressure: Arc::default(), upward: Arc::default() }
+        let (pressure, upward, credit, program) = Default::default();
+        Self { way, packing, pressure, upward, credit, program }
     }
 
     /// Sends a message behind everything that was sent before.
@@ -74,7 +78,7 @@ impl Line {
         self.pressure.add(bytes);
         let sent = match &self.way {
             Way::Moving(moving) => moving.send(message),
-            Way::Coded { outlet, .. } => message::post(message, outlet, self.packing, under_way),
+            Way::Coded(outlet) => message::post(message, outlet, self.packing, under_way),
         };
         sent.inspect_err(|_| self.pressure.subtract(1, bytes))
     }
@@ -83,7 +87,7 @@ impl Line {
     pub(crate) fn track(&self) -> Receipt {
         match &self.way {
             Way::Moving(_) => Receipt::sent(),
-            Way::Coded { outlet, .. } => outlet.track(),
+            Way::Coded(outlet) => outlet.track(),
         }
     }
 
@@ -103,21 +107,41 @@ impl Line {
 
     /// The program took a message of this many bytes: the worker may send more.
     pub(crate) fn took(&self, bytes: usize) {
-        self.upward.subtract(1, bytes);
-        let Way::Coded { outlet, credit } = &self.way else { return };
-        let due = credit.lock().take(bytes);
-        if let Some(Load { messages, bytes }) = due {
+        let due = self.credit.lock().take(bytes);
+        let Some(Load { messages, bytes }) = due else { return };
+        self.upward.subtract(messages, bytes);
+        if let Way::Coded(outlet) = &self.way {
             let messages = u32::try_from(messages).unwrap_or(u32::MAX);
             outlet.send(Frame::Taken { messages, bytes: bytes as u64 });
         }
     }
 
-    /// The worker is gone: nothing is sent any more, and what it did not take is dropped.
+    /// The worker is gone: nothing is sent any more, in neither direction, and what it did not take is
+    /// dropped.
     pub(crate) fn close(&self) {
+        let program = self.program.lock().take();
+        drop(program);
         match &self.way {
             Way::Moving(moving) => moving.close(),
-            Way::Coded { outlet, .. } => outlet.close(),
+            Way::Coded(outlet) => outlet.close(),
         }
+    }
+
+    /// Says how the program is given messages without the primary's thread.
+    pub(crate) fn open_to(&self, program: Program) {
+        *self.program.lock() = Some(program);
+    }
+
+    /// Gives a message to the program from the worker's own thread. The worker's order is the caller's
+    /// affair; after [`close`](Self::close) nothing gets through.
+    pub(crate) fn deliver(&self, message: Message) -> Result<(), Message> {
+        let bytes = message.bytes();
+        self.upward.add(bytes);
+        let delivered = match &*self.program.lock() {
+            Some(program) => program(message),
+            None => Err(message),
+        };
+        delivered.inspect_err(|_| self.upward.subtract(1, bytes))
     }
 
     /// For a backend whose workers share this memory: both ends of the worker's mailbox.
@@ -128,7 +152,7 @@ impl Line {
     pub(crate) fn mailbox(&self) -> Result<(Postbox<Command>, Mailbox<Command>)> {
         match &self.way {
             Way::Moving(moving) => Ok((moving.post.clone(), moving.inbox.clone())),
-            Way::Coded { .. } => Err(foreign()),
+            Way::Coded(_) => Err(foreign()),
         }
     }
 
@@ -139,7 +163,7 @@ impl Line {
     /// The line was made for another one.
     pub(crate) fn outlet(&self) -> Result<Outlet> {
         match &self.way {
-            Way::Coded { outlet, .. } => Ok(outlet.clone()),
+            Way::Coded(outlet) => Ok(outlet.clone()),
             Way::Moving(_) => Err(foreign()),
         }
     }

@@ -59,6 +59,10 @@ pub(crate) enum Note {
     Leaving { voluntary: bool },
     /// A message of the user's.
     Message(Message),
+    /// The worker has members of this broadcast name from now on.
+    Join { topic: String },
+    /// It has none any more.
+    Leave { topic: String },
     /// The worker's body has ended; the error is why it failed, if it did.
     Finished { failure: Option<Error> },
 }

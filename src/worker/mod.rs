@@ -32,7 +32,7 @@ use std::{
 
 pub(crate) use given::Given;
 pub use handle::Worker;
-pub(crate) use line::Line;
+pub(crate) use line::{Line, Program};
 pub(crate) use link::{Arrival, Command, Denial, Link, Note};
 pub use listener::Listener;
 
@@ -42,7 +42,7 @@ use crate::{
     event::ExitStatus,
     event_loop::{self, EventLoop, JoinHandle},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
-    message::{Message, Packing},
+    message::{Members, Message, Packing},
     shared::SlotMeter,
 };
 use listener::Desk;
@@ -189,6 +189,8 @@ pub(crate) struct State {
     messages: RefCell<VecDeque<Message>>,
     /// Who waits for a message or for the end: woken together, each looks for itself.
     waiting: RefCell<Vec<Waker>>,
+    /// Members of broadcasts.
+    members: Arc<Members>,
     requests: Cell<u32>,
     answers: RefCell<HashMap<u32, Answer>>,
     desks: RefCell<HashMap<ListenerId, Rc<Desk>>>,
@@ -216,6 +218,7 @@ impl State {
             left: Cell::new(None),
             messages: RefCell::default(),
             waiting: RefCell::default(),
+            members: Arc::default(),
             requests: Cell::new(0),
             answers: RefCell::default(),
             desks: RefCell::default(),
@@ -261,6 +264,10 @@ impl State {
 
     fn obey(&self, command: Command) {
         match command {
+            Command::Message(message) if message.topic().is_some() => {
+                self.link.taken(message.bytes());
+                self.members.deliver(&message);
+            }
             Command::Message(message) => {
                 self.messages.borrow_mut().push_back(message);
                 self.wake_waiting();

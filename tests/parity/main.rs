@@ -12,6 +12,7 @@ mod support;
 
 mod acts;
 mod bodies;
+mod broadcasts;
 mod captured;
 mod clusters;
 mod ending;
@@ -21,13 +22,17 @@ mod http;
 mod isolation;
 mod leaving;
 mod listen;
+mod load;
 mod messages;
 mod observing;
+mod ports;
 mod process;
 mod roles;
 mod rows;
 mod scheduling;
+mod sending;
 mod shutdown;
+mod sockets;
 mod supervised;
 mod thread;
 
@@ -41,6 +46,11 @@ fn main() -> ExitCode {
         events::SCENARIOS,
         listen::SCENARIOS,
         messages::SCENARIOS,
+        sending::SCENARIOS,
+        sockets::SCENARIOS,
+        ports::SCENARIOS,
+        broadcasts::SCENARIOS,
+        load::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,
@@ -58,6 +68,7 @@ fn main() -> ExitCode {
     ];
     let programs = [
         SERVERS,
+        load::PROGRAMS,
         supervised::PROGRAMS,
         clusters::PROGRAMS,
         process::PROGRAMS,

@@ -2,7 +2,7 @@
 //!
 //! Most tests start a server as a program of its own ([`serve`]) and look at it from outside.
 
-mod hostile;
+pub mod hostile;
 mod scarce;
 mod settings;
 mod signals;

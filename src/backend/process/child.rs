@@ -174,7 +174,9 @@ fn receive_data(
         .block_on(async { timeout(WELCOME, welcome(channel, usize::MAX)).await })?
         .context(ErrorKind::Start, || "wait for the worker's data".into())?;
     match received? {
-        (Frame::Message { letter, handle: None }, _) => Ok(Message::encoded(letter, packing.codec)),
+        (Frame::Message { letter, handle: None, topic: None }, _) => {
+            Ok(Message::encoded(letter, packing.codec))
+        }
         (frame, _) => {
             let text = format!("the primary sent {} before the worker's data", frame.name());
             Err(Error::new(ErrorKind::Protocol, text))

@@ -42,6 +42,8 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
             let text = "a message is no note on this channel";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
+        Note::Join { topic } => Frame::Join { topic },
+        Note::Leave { topic } => Frame::Leave { topic },
         Note::Finished { failure } => Frame::Finished { failure: failure.as_ref().map(failed) },
     }])
 }
@@ -61,6 +63,8 @@ pub(super) fn note(frame: Frame) -> Option<Note> {
             Note::Accepting { listener: ListenerId(listener), accepting }
         }
         Frame::Leaving { voluntary } => Note::Leaving { voluntary },
+        Frame::Join { topic } => Note::Join { topic },
+        Frame::Leave { topic } => Note::Leave { topic },
         Frame::Finished { failure } => Note::Finished { failure: failure.map(failure_of) },
         _ => return None,
     })

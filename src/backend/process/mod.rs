@@ -104,7 +104,7 @@ impl ProcessBackend {
         if let Some(data) = data {
             let unencoded = |_| io::Error::other("the worker's data is not encoded");
             let (letter, _) = data.into_letter().map_err(unencoded)?;
-            frames.push((Frame::Message { letter, handle: None }, Vec::new()));
+            frames.push((Frame::Message { letter, handle: None, topic: None }, Vec::new()));
         }
         Ok(frames)
     }

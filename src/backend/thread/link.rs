@@ -3,16 +3,20 @@
 //! [`Near`] stays on the primary's thread, [`Far`] goes to the worker's.
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll},
 };
 
 use crate::{
     accept::Offer,
-    channel::{Load, Pressure, Receipt},
+    channel::{Credit, Load, Receipt},
     config::Memory,
     error::{Error, ErrorKind, Result},
     event_loop::{Mailbox, Postbox},
@@ -38,9 +42,21 @@ pub(super) enum Up {
 pub(super) fn pair(worker: WorkerId, line: &Line, up: Postbox<Up>) -> Result<(Near, Far)> {
     let (post, inbox) = line.mailbox()?;
     let killed = Arc::new(AtomicBool::new(false));
-    let (pressure, upward) = (line.pressure().clone(), line.upward().clone());
-    let near = Near { post, inbox: inbox.clone(), killed: killed.clone() };
-    Ok((near, Far { worker, inbox, up, pressure, upward, killed }))
+    let under_way = Arc::<AtomicUsize>::default();
+    let near =
+        Near { post, inbox: inbox.clone(), killed: killed.clone(), under_way: under_way.clone() };
+    Ok((
+        near,
+        Far {
+            worker,
+            inbox,
+            up,
+            line: line.clone(),
+            credit: RefCell::default(),
+            killed,
+            under_way,
+        },
+    ))
 }
 
 /// The primary's end.
@@ -49,9 +65,15 @@ pub(super) struct Near {
     /// To get back what the worker never took, also from a thread that is stuck.
     inbox: Mailbox<Command>,
     killed: Arc<AtomicBool>,
+    under_way: Arc<AtomicUsize>,
 }
 
 impl Near {
+    /// The primary has acted on a note of the worker's.
+    pub(super) fn acted(&self) {
+        self.under_way.fetch_sub(1, SeqCst);
+    }
+
     pub(super) fn post(&self, command: Command) {
         // This end holds the mailbox too, so it is never gone.
         let _ = self.post.post(command);
@@ -79,9 +101,12 @@ pub(super) struct Far {
     worker: WorkerId,
     inbox: Mailbox<Command>,
     up: Postbox<Up>,
-    pressure: Arc<Pressure>,
-    upward: Arc<Pressure>,
+    line: Line,
+    credit: RefCell<Credit>,
     killed: Arc<AtomicBool>,
+    /// Notes on which the primary has not acted. While there are none, a message that goes straight to
+    /// the program overtakes nothing.
+    under_way: Arc<AtomicUsize>,
 }
 
 impl Far {
@@ -97,16 +122,21 @@ impl Link for Far {
     }
 
     fn send(&self, note: Note) -> Result<()> {
+        self.under_way.fetch_add(1, SeqCst);
         self.up.post(Up::Note { worker: self.worker, note }).map_err(|_| gone())
     }
 
     fn send_message(&self, message: Message) -> Result<(), (Error, Message)> {
+        if self.under_way.load(SeqCst) == 0 && message.topic().is_none() {
+            return self.line.deliver(message).map_err(|message| (gone(), message));
+        }
         let bytes = message.bytes();
-        self.upward.add(bytes);
+        self.line.upward().add(bytes);
+        self.under_way.fetch_add(1, SeqCst);
         let note = Note::Message(message);
         match self.up.post(Up::Note { worker: self.worker, note }) {
             Err(Up::Note { note: Note::Message(message), .. }) => {
-                self.upward.subtract(1, bytes);
+                self.line.upward().subtract(1, bytes);
                 Err((gone(), message))
             }
             // What is refused is what was posted.
@@ -127,11 +157,14 @@ impl Link for Far {
     }
 
     fn taken(&self, bytes: usize) {
-        self.pressure.subtract(1, bytes);
+        let due = self.credit.borrow_mut().take(bytes);
+        if let Some(Load { messages, bytes }) = due {
+            self.line.pressure().subtract(messages, bytes);
+        }
     }
 
     fn load(&self) -> Load {
-        self.upward.load()
+        self.line.upward().load()
     }
 
     fn track(&self) -> Receipt {

@@ -44,6 +44,8 @@ pub(crate) struct ThreadBackend {
     up: (Postbox<Up>, Mailbox<Up>),
     /// Known already, not told yet.
     pending: Vec<Event>,
+    /// Whose notes the last poll told: they are acted on when the next one comes.
+    told: Vec<WorkerId>,
 }
 
 struct Running {
@@ -62,6 +64,7 @@ impl ThreadBackend {
             workers: HashMap::new(),
             up: mailbox(),
             pending: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -92,10 +95,12 @@ impl ThreadBackend {
     fn take_in(&mut self, up: Up, events: &mut Vec<Event>) {
         match up {
             Up::Note { worker, note: Note::Refused(offer) } => {
+                self.told.push(worker);
                 events.push(Event::Returned { worker, offer })
             }
             Up::Note { worker, note } => {
                 if self.workers.contains_key(&worker) {
+                    self.told.push(worker);
                     events.push(Event::Note { worker, note });
                 }
             }
@@ -171,6 +176,11 @@ impl Backend for ThreadBackend {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<()> {
+        for worker in self.told.drain(..) {
+            if let Some(running) = self.workers.get(&worker) {
+                running.near.acted();
+            }
+        }
         let before = events.len();
         events.append(&mut self.pending);
         while events.len() - before < EVENTS_PER_POLL {

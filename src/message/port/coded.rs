@@ -61,7 +61,7 @@ impl Coded {
     }
 
     /// The end itself, if nothing of what was sent or received is in this process's hands.
-    pub(super) fn into_descriptor(self) -> Result<OwnedFd, (Error, Self)> {
+    pub(super) fn into_descriptor(self: Box<Self>) -> Result<OwnedFd, (Error, Box<Self>)> {
         let partial = self.inbox.borrow().as_ref().is_some_and(Inbox::is_partial);
         let cause = if partial || !self.arrived.borrow().is_empty() {
             "it has received a message in part; receive it first"
@@ -75,7 +75,7 @@ impl Coded {
         Err((Error::new(ErrorKind::Io, format!("the port cannot be sent: {cause}")), self))
     }
 
-    fn into_end(self) -> Result<OwnedFd, (Error, Self)> {
+    fn into_end(self) -> Result<OwnedFd, (Error, Box<Self>)> {
         match Arc::try_unwrap(self.end) {
             Ok(end) => Ok(end),
             // The courier is about to let go of it.
@@ -83,7 +83,8 @@ impl Coded {
                 Ok(duplicate) => Ok(duplicate),
                 Err(error) => {
                     let port = Self { outlet: Outlet::carried(end.clone()), end, ..self };
-                    Err((Error::caused(ErrorKind::Io, "the port cannot be sent", error), port))
+                    let text = "the port cannot be sent";
+                    Err((Error::caused(ErrorKind::Io, text, error), Box::new(port)))
                 }
             },
         }

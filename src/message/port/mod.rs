@@ -44,8 +44,8 @@ pub struct Port {
 }
 
 enum Way {
-    Moving(Moving),
-    Coded(Coded),
+    Moving(Box<Moving>),
+    Coded(Box<Coded>),
 }
 
 impl Port {
@@ -54,11 +54,11 @@ impl Port {
         let (one, other) = match packing.memory {
             Memory::Shared => {
                 let (one, other) = Moving::pair();
-                (Way::Moving(one), Way::Moving(other))
+                (Way::Moving(Box::new(one)), Way::Moving(Box::new(other)))
             }
             Memory::Separate => {
                 let (one, other) = Coded::pair(packing)?;
-                (Way::Coded(one), Way::Coded(other))
+                (Way::Coded(Box::new(one)), Way::Coded(Box::new(other)))
             }
         };
         let port = |way| Self { way, packing, streak: Cell::new(0) };
@@ -67,7 +67,7 @@ impl Port {
 
     /// A port that came from another process.
     pub(super) fn of(end: OwnedFd, packing: Packing) -> Self {
-        Self { way: Way::Coded(Coded::new(end, packing)), packing, streak: Cell::new(0) }
+        Self { way: Way::Coded(Box::new(Coded::new(end, packing))), packing, streak: Cell::new(0) }
     }
 
     /// The descriptor by which the port travels.

@@ -26,7 +26,7 @@ fn on_loop(f: impl AsyncFnOnce()) {
 }
 
 fn number(message: Option<Message>) -> u32 {
-    message.expect("a message").get().unwrap()
+    message.unwrap().get().unwrap()
 }
 
 #[test]

@@ -29,7 +29,7 @@ const WELCOME: u8 = 2;
 const ADOPTED: u8 = 11;
 const MESSAGE: u8 = 16;
 const CHUNK: u8 = 17;
-const LAST_KIND: u8 = 18;
+const LAST_KIND: u8 = 21;
 
 /// What a hostile worker writes, packet by packet.
 type Packets = Vec<Vec<u8>>;
@@ -54,17 +54,20 @@ pub fn hostile_worker_is_killed(scene: &Scene) {
 /// No frame of a worker's brings that many.
 pub fn worker_that_sends_descriptors(scene: &Scene) {
     let body = |worker: Worker| async move {
-        let message = announced(2, b"ok");
+        let message = announced(2, 0, b"ok");
         match worker.id().get() {
             1 => body(worker).await,
             2 => attach(&message, 1),
             3 => attach(&message, 200),
+            // Its channel is no TCP stream; and one handle is not two.
+            4 => attach(&announced(2, 1, b"ok"), 1),
+            5 => attach(&announced(2, 6, b"ok"), 2),
             _ => attach(&[ADOPTED], 1),
         }
     };
     let cluster = scene.builder().launch(body).unwrap();
     let (_, address) = fork_listening(&cluster, 1);
-    for _ in 0..3 {
+    for _ in 0..5 {
         let worker = cluster.fork().unwrap();
         let seen = until(&cluster, "the end", |event| event.name() == "exit");
         assert_eq!(seen.exit(worker.id()), ExitStatus::Signal(9));
@@ -154,12 +157,18 @@ async fn body(worker: Worker) -> Result<()> {
 
 /// The worker's own end of the channel: its one SOCK_SEQPACKET socket.
 fn channel() -> OwnedFd {
+    channel_of_a_worker().unwrap()
+}
+
+/// [`channel`], if this is a worker process.
+pub fn channel_of_a_worker() -> Option<OwnedFd> {
+    bimodal::worker_of()?;
     let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let numbers = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let open = |number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok();
     let mut sockets = numbers.filter_map(open);
-    sockets.find(|socket| socket_type(socket.as_fd()) == Ok(SocketType::SEQPACKET)).unwrap()
+    sockets.find(|socket| socket_type(socket.as_fd()) == Ok(SocketType::SEQPACKET))
 }
 
 fn write(channel: &OwnedFd, packet: &[u8]) {
@@ -177,9 +186,12 @@ fn cases() -> Vec<Packets> {
         vec![vec![WELCOME; 64]],
         // Part of a message that never began; one interrupted; lengths that are lies.
         vec![vec![CHUNK, 1, 2, 3]],
-        vec![announced(1 << 20, b"part"), vec![7]],
-        vec![announced(u64::MAX, b"part")],
-        vec![announced(4, b"far too much")],
+        vec![announced(1 << 20, 0, b"part"), vec![7]],
+        vec![announced(u64::MAX, 0, b"part")],
+        vec![announced(4, 0, b"far too much")],
+        // A handle that is not there, and one of an unknown kind.
+        vec![announced(2, 1, b"ok")],
+        vec![announced(2, 99, b"ok")],
         // A list of so many ids that are not there.
         vec![vec![ADOPTED, 0xff, 0xff, 0xff, 0xff]],
     ];
@@ -189,12 +201,14 @@ fn cases() -> Vec<Packets> {
     cases
 }
 
-/// The beginning of a message of so many bytes.
-fn announced(total: u64, part: &[u8]) -> Vec<u8> {
+/// The beginning of a message of so many bytes, with this kind of handle; 0 is none.
+fn announced(total: u64, handle: u8, part: &[u8]) -> Vec<u8> {
     let mut packet = vec![MESSAGE];
     packet.extend(total.to_le_bytes());
-    packet.extend(2u16.to_le_bytes());
+    packet.extend(2u32.to_le_bytes());
     packet.extend(b"u8");
+    // No topic.
+    packet.extend([handle, 0]);
     packet.extend(part);
     packet
 }
