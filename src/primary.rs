@@ -21,11 +21,10 @@ use std::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{
-    accept::{Dispatcher, ListenOptions, Offer, Rules},
+    accept::{Dispatcher, Offer, Rules, Wanted},
     backend::{Backend, Event as Happened, Force, WorkerSpec},
     builder::Settings,
     cluster::{Crew, Report},
-    config::Address,
     error::{Context as _, Error, ErrorKind, Result},
     event::{ExitStatus, State, Step},
     event_loop::{self, Mailbox, Signals, Sleep, sleep_until},
@@ -89,7 +88,7 @@ impl Primary {
             window: settings.window,
             queue: settings.accept_queue,
             memory: backend.memory(),
-            keep_open: supervised,
+            keep_open: supervised || settings.keep_listening,
         };
         let policy = Policy {
             workers: if supervised { settings.workers } else { 0 },
@@ -204,6 +203,11 @@ impl Primary {
             self.ask(worker, Command::Offer(offer));
         }
         self.dealt = dealt;
+        for (address, error) in self.dispatcher.take_failures() {
+            let text = format!("cannot accept connections on {address}");
+            let error = Error::caused(ErrorKind::Listen, text, error);
+            self.sink.emit(Event::Error { worker: None, error });
+        }
     }
 
     // Decide.
@@ -213,6 +217,7 @@ impl Primary {
             Request::Fork(handle) => self.fork(handle),
             Request::Disconnect(worker) => self.disconnect(worker),
             Request::DisconnectAll => {
+                self.dispatcher.close();
                 let workers: Vec<_> = self.workers.keys().copied().collect();
                 workers.into_iter().for_each(|worker| self.disconnect(worker));
             }
@@ -244,8 +249,8 @@ impl Primary {
                 handle.step(Step::Online);
                 self.sink.emit(Event::Online { worker: handle });
             }
-            Note::Listen { request, address, options } => {
-                let command = self.listen(&handle, request, address, options);
+            Note::Listen { request, wanted } => {
+                let command = self.listen(&handle, request, wanted);
                 self.ask(worker, command);
             }
             Note::Listening { listener } => {
@@ -256,8 +261,8 @@ impl Primary {
                 }
             }
             Note::Unlisten { listener } => self.dispatcher.withdraw(worker, Some(listener)),
-            Note::Accepting { listener, accepting } => {
-                self.dispatcher.set_accepting(worker, listener, accepting);
+            Note::Room { listener, connections } => {
+                self.dispatcher.set_room(worker, listener, connections);
             }
             Note::Adopted { listener, ids } => self.dispatcher.adopted(worker, listener, ids.len()),
             // Backends tell of these as `Returned`.
@@ -276,18 +281,12 @@ impl Primary {
         }
     }
 
-    fn listen(
-        &mut self,
-        handle: &WorkerHandle,
-        request: u32,
-        address: Address,
-        options: ListenOptions,
-    ) -> Command {
+    fn listen(&mut self, handle: &WorkerHandle, request: u32, wanted: Wanted) -> Command {
         if handle.state() >= State::Draining {
             let text = "the worker is leaving".into();
             return Command::Denied { request, denial: Denial { errno: None, text } };
         }
-        match self.dispatcher.listen(handle.id(), address, options) {
+        match self.dispatcher.listen(handle.id(), wanted) {
             Ok(grant) => Command::Granted { request, grant },
             Err(error) => Command::Denied { request, denial: denial(&error) },
         }

@@ -9,10 +9,14 @@
 //! say why it ended, and wait until all of that has left.
 
 mod beat;
+mod desk;
 mod handle;
 mod line;
 mod link;
+mod listen;
 mod listener;
+mod taker;
+mod udp;
 
 use std::{
     any::Any,
@@ -30,7 +34,8 @@ use std::{
 pub use handle::Worker;
 pub(crate) use line::Line;
 pub(crate) use link::{Arrival, Command, Denial, Link, Note};
-pub use listener::Listener;
+pub use listener::{Dropped, Listener};
+pub use udp::UdpSocket;
 
 use crate::{
     accept::{Grant, Offer},
@@ -40,7 +45,7 @@ use crate::{
     message::{Message, Packing},
     shared::SlotMeter,
 };
-use listener::Desk;
+use desk::Desk;
 
 /// Who a worker is.
 #[derive(Clone, Debug)]
@@ -164,6 +169,8 @@ pub(crate) struct State {
     answers: RefCell<HashMap<u32, Answer>>,
     desks: RefCell<HashMap<ListenerId, Rc<Desk>>>,
     adopted: RefCell<Vec<(ListenerId, Vec<ConnectionId>)>>,
+    /// Listeners with another room for connections than the primary knows of.
+    rooms: RefCell<Vec<Rc<Desk>>>,
     root: RefCell<Option<Waker>>,
 }
 
@@ -190,6 +197,7 @@ impl State {
             answers: RefCell::default(),
             desks: RefCell::default(),
             adopted: RefCell::default(),
+            rooms: RefCell::default(),
             root: RefCell::default(),
         }
     }
@@ -320,6 +328,18 @@ impl State {
         }
     }
 
+    /// Tells the primary, soon, how many more connections a listener takes.
+    fn room_changed(&self, desk: &Rc<Desk>) {
+        if !desk.room_is_news() {
+            return;
+        }
+        let mut rooms = self.rooms.borrow_mut();
+        if !rooms.iter().any(|known| Rc::ptr_eq(known, desk)) {
+            rooms.push(desk.clone());
+            self.wake_root();
+        }
+    }
+
     /// Tells the primary at once what was adopted.
     fn acknowledge(&self) {
         if self.adopted.borrow().is_empty() {
@@ -333,6 +353,10 @@ impl State {
     fn flush_adopted(&self) {
         for (listener, ids) in std::mem::take(&mut *self.adopted.borrow_mut()) {
             self.send(Note::Adopted { listener, ids });
+        }
+        // Behind what was adopted: the primary subtracts that from the room it knows.
+        for desk in std::mem::take(&mut *self.rooms.borrow_mut()) {
+            desk.tell_room(self);
         }
     }
 

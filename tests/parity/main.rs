@@ -10,17 +10,23 @@ mod serve;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod bodies;
 mod captured;
 mod clusters;
+mod datagrams;
 mod events;
 mod http;
 mod leaving;
+mod limits;
 mod listen;
 mod messages;
+mod orders;
+mod own_sockets;
 mod process;
 mod rows;
 mod scheduling;
+mod sharing;
 mod supervised;
 mod thread;
 
@@ -33,6 +39,11 @@ fn main() -> ExitCode {
     let themes = [
         events::SCENARIOS,
         listen::SCENARIOS,
+        addresses::SCENARIOS,
+        own_sockets::SCENARIOS,
+        limits::SCENARIOS,
+        sharing::SCENARIOS,
+        datagrams::SCENARIOS,
         messages::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
@@ -43,8 +54,15 @@ fn main() -> ExitCode {
         process::SCENARIOS,
         thread::SCENARIOS,
     ];
-    let programs =
-        [SERVERS, supervised::PROGRAMS, clusters::PROGRAMS, process::PROGRAMS, thread::PROGRAMS];
+    let programs = [
+        SERVERS,
+        supervised::PROGRAMS,
+        clusters::PROGRAMS,
+        process::PROGRAMS,
+        thread::PROGRAMS,
+        addresses::PROGRAMS,
+        sharing::PROGRAMS,
+    ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());
     support::run_with(scenarios, programs.into_iter().flatten(), [node_rows])

@@ -26,7 +26,7 @@ enum Peers {
 const LAYERS: [Layer; 7] = [
     Layer { modules: &["sys"], below: &[], peers: Peers::None },
     Layer {
-        modules: &["error", "config", "event", "id", "clock", "metrics"],
+        modules: &["error", "address", "config", "event", "id", "clock", "metrics"],
         below: &[],
         peers: Peers::All,
     },
