@@ -15,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::options::SocketOptions;
@@ -206,9 +209,15 @@ fn open_to_all(path: &Path, options: SocketOptions) -> io::Result<()> {
     if more == 0 {
         return Ok(());
     }
-    let mut permissions = std::fs::symlink_metadata(path)?.permissions();
-    permissions.set_mode(permissions.mode() | more);
-    std::fs::set_permissions(path, permissions)
+    // Not by its path: whoever may write to the directory could put a link to anything there.
+    let file =
+        rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?.st_mode;
+    if !FileType::from_raw_mode(found).is_socket() {
+        return Err(Errno::INVAL.into());
+    }
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::set_permissions(opened, std::fs::Permissions::from_mode((found & 0o7777) | more))
 }
 
 /// Whether `path` is a socket that nobody listens on, as a killed program leaves it behind.

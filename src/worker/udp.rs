@@ -53,6 +53,8 @@ impl UdpSocket {
     pub(super) fn open(state: Rc<State>, grant: Grant) -> Result<Self> {
         let desk = Rc::new(Desk::new(Some(grant.listener), grant.address, Limit::default()));
         let Intake::Socket(socket) = grant.intake else {
+            desk.set_up(&state);
+            desk.take_down(&state);
             let text = format!("the primary granted {} without a socket", desk.address());
             return Err(Error::new(ErrorKind::Protocol, text));
         };
