@@ -43,6 +43,8 @@ pub struct Settings {
     pub window: usize,
     /// The bound of the accept queue that threads share.
     pub accept_queue: usize,
+    /// Whether addresses stay open when no worker listens on them.
+    pub keep_listening: bool,
     /// Events kept for a reader that is behind.
     pub event_queue: usize,
     /// How long workers may drain before they are killed.
@@ -66,6 +68,7 @@ impl Builder {
             scheduling: default_scheduling(mode),
             window: 8,
             accept_queue: 1024,
+            keep_listening: false,
             event_queue: 16_384,
             shutdown_timeout: Duration::from_secs(10),
             max_message: message::MAX_BYTES,
@@ -109,6 +112,15 @@ impl Builder {
     /// 65 536. Default 1024. When it is full, connections wait in the kernel's backlog.
     pub fn accept_queue(mut self, connections: usize) -> Self {
         self.settings.accept_queue = connections;
+        self
+    }
+
+    /// Whether an address stays open when the last worker that listens on it has gone: clients wait
+    /// for the next worker instead of being refused, so a single worker can be replaced unnoticed.
+    /// Default false, as in Node. [`run`](Self::run) always does. The address is closed when the
+    /// cluster ends or all workers are [disconnected](crate::Cluster::disconnect).
+    pub fn keep_listening(mut self, keep: bool) -> Self {
+        self.settings.keep_listening = keep;
         self
     }
 

@@ -1,13 +1,12 @@
-//! The values a program chooses: mode, scheduling, number of workers, addresses.
+//! The values a program chooses: mode, scheduling, number of workers.
 
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     str::FromStr,
 };
 
+pub use crate::address::{Address, AddressKind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a worker is: the one value that changes how a program uses its cores.
@@ -200,82 +199,6 @@ impl FromStr for Workers {
     }
 }
 
-/// A place to listen: a TCP address or the path of a Unix socket.
-///
-/// As text: `127.0.0.1:3000`, `[::1]:0`, `localhost:3000` or `unix:/run/app.sock`. Port 0 asks for
-/// any free port; the n-th port 0 of every worker is the same port (Node: `listen(0)`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IPv4 or IPv6 address and a port.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket, at most 107 bytes (unix(7)).
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// The TCP address, if it is one.
-    #[must_use]
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-impl FromStr for Address {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Unix(path.into()));
-        }
-        let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-        let local = local.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-        let address = local.or_else(|| text.parse().ok()).ok_or_else(|| {
-            unknown("address", text, "IP:PORT (such as 127.0.0.1:3000 or [::1]:0) or unix:PATH")
-        })?;
-        Ok(Self::Tcp(address))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl TryFrom<&str> for Address {
-    type Error = Error;
-
-    fn try_from(text: &str) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for Address {
-    type Error = Error;
-
-    fn try_from(text: &String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self::Tcp(address)
-    }
-}
-
-impl From<&Address> for Address {
-    fn from(address: &Address) -> Self {
-        address.clone()
-    }
-}
-
 /// Where the standard streams of a worker process go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stdio {
@@ -339,9 +262,6 @@ mod tests {
         use Scheduling::*;
         for policy in [RoundRobin, LeastConnections, Shared, ReusePort] {
             assert_eq!(policy.to_string().parse::<Scheduling>().unwrap(), policy);
-        }
-        for text in ["127.0.0.1:3000", "[::1]:0", "unix:/run/app.sock"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
 

@@ -35,6 +35,7 @@
 //! | connections | passed as descriptors, or accepted from one socket | moved, or taken from one queue |
 
 pub mod accept;
+mod address;
 mod backend;
 mod builder;
 mod channel;
@@ -64,11 +65,11 @@ mod sys;
 mod wire;
 mod worker;
 
-pub use accept::{Connection, ListenOptions};
+pub use accept::{Connection, ListenOptions, UdpOptions};
 pub use builder::{Builder, Settings};
 pub use channel::{Flow, Receipt};
 pub use cluster::{Cluster, Report};
-pub use config::{Address, Mode, Scheduling, Stdio, Workers};
+pub use config::{Address, AddressKind, Mode, Scheduling, Stdio, Workers};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExitStatus, State};
 pub use events::{Event, Events};
@@ -80,7 +81,7 @@ pub use setup::Setup;
 pub use shared::{SlotStats, StatsPage};
 pub use signal::Signal;
 pub use wire::HandleKind;
-pub use worker::{Listener, Outcome, Worker};
+pub use worker::{Dropped, Listener, Outcome, UdpSocket, Worker};
 
 /// The name of the cluster this process was started to be a worker of; `None` in a program that was
 /// started in any other way.

@@ -21,12 +21,11 @@ use std::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{
-    accept::{Dispatcher, ListenOptions, Offer, Rules},
+    accept::{Dispatcher, Offer, Rules, Wanted},
     backend::{Backend, Event as Happened, Force, Outfit, WorkerSpec},
     builder::Settings,
     channel::check_room,
     cluster::{Crew, Report},
-    config::Address,
     desk::Request,
     error::{Context as _, Error, ErrorKind, Result},
     event::{ExitStatus, State, Step},
@@ -95,7 +94,7 @@ impl Primary {
             window: settings.window,
             queue: settings.accept_queue,
             memory: backend.memory(),
-            keep_open: supervised,
+            keep_open: supervised || settings.keep_listening,
         };
         let policy = Policy {
             workers: if supervised { settings.workers } else { 0 },
@@ -211,6 +210,11 @@ impl Primary {
             self.ask(worker, Command::Offer(offer));
         }
         self.dealt = dealt;
+        for (address, error) in self.dispatcher.take_failures() {
+            let text = format!("cannot accept connections on {address}");
+            let error = Error::caused(ErrorKind::Listen, text, error);
+            self.sink.emit(Event::Error { worker: None, error });
+        }
     }
 
     // Decide.
@@ -228,6 +232,7 @@ impl Primary {
             }
             Request::Disconnect(worker) => self.disconnect(worker),
             Request::DisconnectAll => {
+                self.dispatcher.close();
                 let workers: Vec<_> = self.workers.keys().copied().collect();
                 workers.into_iter().for_each(|worker| self.disconnect(worker));
             }
@@ -260,8 +265,8 @@ impl Primary {
                 handle.step(Step::Online);
                 self.sink.emit(Event::Online { worker: handle });
             }
-            Note::Listen { request, address, options } => {
-                let command = self.listen(&handle, request, address, options);
+            Note::Listen { request, wanted } => {
+                let command = self.listen(&handle, request, wanted);
                 self.ask(worker, command);
             }
             Note::Listening { listener } => {
@@ -272,8 +277,8 @@ impl Primary {
                 }
             }
             Note::Unlisten { listener } => self.dispatcher.withdraw(worker, Some(listener)),
-            Note::Accepting { listener, accepting } => {
-                self.dispatcher.set_accepting(worker, listener, accepting);
+            Note::Room { listener, connections } => {
+                self.dispatcher.set_room(worker, listener, connections);
             }
             Note::Adopted { listener, ids } => self.dispatcher.adopted(worker, listener, ids.len()),
             // Backends tell of these as `Returned`.
@@ -304,18 +309,12 @@ impl Primary {
         }
     }
 
-    fn listen(
-        &mut self,
-        handle: &WorkerHandle,
-        request: u32,
-        address: Address,
-        options: ListenOptions,
-    ) -> Command {
+    fn listen(&mut self, handle: &WorkerHandle, request: u32, wanted: Wanted) -> Command {
         if handle.state() >= State::Draining {
             let text = "the worker is leaving".into();
             return Command::Denied { request, denial: Denial { errno: None, text } };
         }
-        match self.dispatcher.listen(handle.id(), address, options) {
+        match self.dispatcher.listen(handle.id(), wanted) {
             Ok(grant) => Command::Granted { request, grant },
             Err(error) => Command::Denied { request, denial: denial(&error) },
         }

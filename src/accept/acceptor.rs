@@ -28,12 +28,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Acceptor {
     source: Source<Socket>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Nothing was accepted since it first paused.
+    failing: bool,
+    /// The first error of a shortage, until somebody asks.
+    failure: Option<io::Error>,
 }
 
 impl Acceptor {
     /// Registers a listening, non-blocking socket.
     pub(crate) fn new(socket: Socket) -> io::Result<Self> {
-        Ok(Self { source: Source::new(socket, Interest::READABLE)?, pause: None })
+        let source = Source::new(socket, Interest::READABLE)?;
+        Ok(Self { source, pause: None, failing: false, failure: None })
+    }
+
+    /// Why accepting began to fail, said once for each shortage.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// The next connection, non-blocking and close-on-exec. An error means that this socket will
@@ -45,20 +55,26 @@ impl Acceptor {
                 self.pause = None;
             }
             let error = match ready!(self.source.poll_read_io(cx, accept)) {
-                Ok(socket) => return Poll::Ready(Ok(socket.into())),
+                Ok(socket) => {
+                    self.failing = false;
+                    return Poll::Ready(Ok(socket.into()));
+                }
                 Err(error) => error,
             };
             match Trouble::of(&error) {
                 Trouble::Connection => {}
-                Trouble::Shortage => self.rest(&error),
+                Trouble::Shortage => self.rest(error),
                 Trouble::Socket => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    fn rest(&mut self, error: &io::Error) {
+    fn rest(&mut self, error: io::Error) {
         log::warn!("cannot accept for {} ms: {error}", PAUSE.as_millis());
         self.pause = Some(Box::pin(sleep(PAUSE)));
+        if !std::mem::replace(&mut self.failing, true) {
+            self.failure = Some(error);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice, Write as _},
     net::{Shutdown, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -211,6 +212,13 @@ impl Connection {
     fn source(&self) -> &Source<Socket> {
         #[expect(clippy::expect_used, reason = "only taking the socket out takes it")]
         self.source.as_ref().expect("a connection has its socket")
+    }
+}
+
+impl AsFd for Connection {
+    /// For options of the socket; reading and writing beside the connection would confuse it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
     }
 }
 

@@ -13,34 +13,21 @@
 //! windows can take, so the kernel's backlog is the queue behind them.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
-    future::Future as _,
+    collections::{BTreeMap, HashMap},
     io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    task::Context,
 };
 
-use socket2::Socket;
+use rustix::io::Errno;
 
-use super::{
-    AcceptQueue, Acceptor, Grant, Intake, ListenOptions, Offer, SharedQueue,
-    socket::ListeningSocket,
-};
+use super::{Grant, Offer, Wanted, listening::Listening};
 use crate::{
     config::{Address, Memory, Scheduling},
-    event_loop::{Sleep, sleep},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
-    schedule::{Candidate, LeastConnections, RoundRobin, Schedule},
 };
 
-/// Connections accepted from one socket before the loop looks at everything else again.
-const ACCEPTS_PER_TURN: usize = 64;
-
-/// How long a worker that gave a connection back is offered nothing: it may have run out of
-/// descriptors, and offering at once would go round and round.
-const REST: Duration = Duration::from_millis(50);
+/// Addresses on which one worker may listen at a time: each costs the primary a descriptor.
+const ADDRESSES_PER_WORKER: usize = 1024;
 
 /// The settings that decide about connections.
 #[derive(Clone, Copy, Debug)]
@@ -72,71 +59,40 @@ pub(crate) struct Dispatcher {
     next_listener: u32,
     next_connection: u64,
     counts: Counts,
+    failures: Vec<(Address, io::Error)>,
 }
 
 /// A worker, as far as listening goes.
 struct Listener {
     slot: Slot,
-    /// How often it asked for port 0 at an address: the n-th of every worker meet.
-    ordinals: HashMap<Address, u32>,
+    /// On how many addresses it listens.
+    addresses: usize,
+    ordinals: HashMap<Name, Ordinals>,
 }
 
-/// What makes two listens the same: the address, and for port 0 which one of the worker's.
+/// How often a worker asked for the same: the n-th of every worker meet.
+#[derive(Clone, Copy, Default)]
+struct Ordinals {
+    next: u32,
+    /// Those it still listens on: with none left it begins anew.
+    open: u32,
+}
+
+/// What a worker asks for. TCP and UDP are apart also where it is a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    pub(super) address: Address,
+    datagram: bool,
+}
+
+/// What makes two listens the same: the name, and where one name stands for many which one of the
+/// worker's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    address: Address,
+pub(super) struct Key {
+    pub(super) name: Name,
     ordinal: u32,
-}
-
-struct Listening {
-    key: Key,
-    /// Where it really is.
-    address: Address,
-    options: ListenOptions,
-    entrance: Entrance,
-    members: Vec<Member>,
-    policy: Box<dyn Schedule>,
-    /// Accepted or returned, and not offered yet.
-    parked: VecDeque<(ConnectionId, Socket)>,
-    /// Runs while members rest.
-    rest: Option<Pin<Box<Sleep>>>,
-}
-
-enum Entrance {
-    Handed {
-        acceptor: Acceptor,
-        _socket: ListeningSocket,
-    },
-    Kernel {
-        socket: ListeningSocket,
-    },
-    Queue {
-        acceptor: Acceptor,
-        queue: Arc<SharedQueue>,
-        refused: Option<Socket>,
-        _socket: ListeningSocket,
-    },
-    Slots {
-        sockets: BTreeMap<Slot, SlotSocket>,
-    },
-}
-
-struct SlotSocket {
-    socket: ListeningSocket,
-    /// Accepts while no worker of this slot does.
-    cover: Option<Acceptor>,
-}
-
-/// A worker that listens here.
-struct Member {
-    worker: WorkerId,
-    slot: Slot,
-    /// It said that it is ready.
-    ready: bool,
-    accepting: bool,
-    /// It gave a connection back a moment ago.
-    resting: bool,
-    in_flight: usize,
+    /// Whether the name stands for many.
+    pub(super) counted: bool,
 }
 
 impl Dispatcher {
@@ -148,6 +104,7 @@ impl Dispatcher {
             next_listener: 0,
             next_connection: 0,
             counts: Counts::default(),
+            failures: Vec::new(),
         }
     }
 
@@ -155,95 +112,112 @@ impl Dispatcher {
         self.counts
     }
 
+    /// Where accepting has failed since somebody asked last.
+    pub(crate) fn take_failures(&mut self) -> Vec<(Address, io::Error)> {
+        std::mem::take(&mut self.failures)
+    }
+
     /// A worker was started.
     pub(crate) fn join(&mut self, worker: WorkerId, slot: Slot) {
-        self.workers.insert(worker, Listener { slot, ordinals: HashMap::new() });
+        self.workers.insert(worker, Listener { slot, addresses: 0, ordinals: HashMap::new() });
     }
 
     /// A worker wants to listen. The first to ask binds; a failure is not remembered.
-    pub(crate) fn listen(
-        &mut self,
-        worker: WorkerId,
-        address: Address,
-        options: ListenOptions,
-    ) -> io::Result<Grant> {
-        let asker = self.workers.get(&worker).ok_or(io::ErrorKind::NotConnected)?;
-        let slot = asker.slot;
-        let key = Key { ordinal: asker.ordinal(&address), address };
-        let id = match self.listeners.iter().find(|(_, listening)| listening.key == key) {
-            Some((id, _)) => *id,
-            None => self.open(key.clone(), options, slot)?,
+    pub(crate) fn listen(&mut self, worker: WorkerId, wanted: Wanted) -> io::Result<Grant> {
+        let asker = self.workers.get_mut(&worker).ok_or(io::ErrorKind::NotConnected)?;
+        if asker.addresses >= ADDRESSES_PER_WORKER {
+            return Err(Errno::MFILE.into());
+        }
+        let (slot, key) = (asker.slot, asker.key(&wanted));
+        let id = match self.find(&key) {
+            Some(id) => id,
+            None => self.open(key.clone(), &wanted, slot)?,
         };
-        // The entry was found or made above.
-        let Some(listening) = self.listeners.get_mut(&id) else {
+        let granted = self.grant(id, worker, key, wanted);
+        self.close_deserted(id);
+        granted
+    }
+
+    /// Makes a worker a member of a listener that is there.
+    fn grant(
+        &mut self,
+        id: ListenerId,
+        worker: WorkerId,
+        key: Key,
+        wanted: Wanted,
+    ) -> io::Result<Grant> {
+        let (Some(listening), Some(asker)) =
+            (self.listeners.get_mut(&id), self.workers.get_mut(&worker))
+        else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        if listening.member(worker).is_some() {
-            return Err(io::ErrorKind::AddrInUse.into());
+        let intake = listening.admit(worker, asker.slot, &key, wanted)?;
+        asker.listens(&key);
+        let (address, data) = (listening.address().clone(), listening.data().cloned());
+        Ok(Grant { listener: id, address, intake, data })
+    }
+
+    /// Who listens on this, by the name that was asked for, or by the port that a name got.
+    fn find(&self, key: &Key) -> Option<ListenerId> {
+        let by = |matches: &dyn Fn(&Listening) -> bool| {
+            self.listeners.iter().find(|(_, listening)| matches(listening)).map(|(id, _)| *id)
+        };
+        by(&|listening| *listening.key() == *key).or_else(|| {
+            if key.counted {
+                return None;
+            }
+            by(&|listening| *listening.address() == key.name.address)
+        })
+    }
+
+    /// A listener whose only listen failed is not kept.
+    fn close_deserted(&mut self, id: ListenerId) {
+        let is_deserted = self.listeners.get(&id).is_some_and(Listening::is_deserted);
+        if is_deserted && !self.rules.keep_open {
+            self.listeners.remove(&id);
         }
-        let intake = listening.intake(slot)?;
-        listening.members.push(Member {
-            worker,
-            slot,
-            ready: false,
-            accepting: true,
-            resting: false,
-            in_flight: 0,
-        });
-        if let Some(asker) = self.workers.get_mut(&worker) {
-            asker.listened(key);
-        }
-        Ok(Grant { listener: id, address: listening.address.clone(), intake })
     }
 
     /// A worker is ready for connections. Says where, the first time.
     pub(crate) fn ready(&mut self, worker: WorkerId, listener: ListenerId) -> Option<Address> {
-        let listening = self.listeners.get_mut(&listener)?;
-        let member = listening.member(worker)?;
-        let first = !std::mem::replace(&mut member.ready, true);
-        let slot = member.slot;
-        listening.uncover(slot);
-        first.then(|| listening.address.clone())
+        self.listeners.get_mut(&listener)?.ready(worker)
     }
 
-    /// A worker pauses or resumes.
-    pub(crate) fn set_accepting(
-        &mut self,
-        worker: WorkerId,
-        listener: ListenerId,
-        accepting: bool,
-    ) {
-        if let Some(member) = self.member(worker, listener) {
-            member.accepting = accepting;
-            member.resting &= !accepting;
+    /// A worker can adopt so many connections more; without a number, any number.
+    pub(crate) fn set_room(&mut self, worker: WorkerId, listener: ListenerId, room: Option<u32>) {
+        if let Some(listening) = self.listeners.get_mut(&listener) {
+            listening.set_room(worker, room);
         }
     }
 
     /// A worker adopted so many of the connections it was offered.
     pub(crate) fn adopted(&mut self, worker: WorkerId, listener: ListenerId, connections: usize) {
-        if let Some(member) = self.member(worker, listener) {
-            member.in_flight = member.in_flight.saturating_sub(connections);
+        if let Some(listening) = self.listeners.get_mut(&listener) {
+            listening.adopted(worker, connections);
         }
     }
 
-    /// A worker will not adopt this connection: somebody else gets it.
+    /// A worker will not adopt this connection: somebody else gets it. With nobody left to come, it
+    /// is closed.
     pub(crate) fn returned(&mut self, worker: WorkerId, offer: Offer) {
-        self.adopted(worker, offer.listener, 1);
         if let Some(listening) = self.listeners.get_mut(&offer.listener) {
             self.counts.again += 1;
-            listening.parked.push_back((offer.id, offer.socket));
-            listening.let_rest(worker);
+            listening.returned(worker, offer);
         }
     }
 
     /// A worker gets nothing more, from this listener or from all.
     pub(crate) fn withdraw(&mut self, worker: WorkerId, only: Option<ListenerId>) {
         let keep_open = self.rules.keep_open;
+        let mut asker = self.workers.get_mut(&worker);
         self.listeners.retain(|id, listening| {
-            if only.is_none_or(|only| only == *id) {
-                listening.remove(worker);
+            if only.is_none_or(|only| only == *id)
+                && let Some(asked) = listening.remove(worker)
+                && let Some(asker) = &mut asker
+            {
+                asker.left(&asked);
             }
-            keep_open || !listening.members.is_empty()
+            keep_open || !listening.is_deserted()
         });
     }
 
@@ -251,17 +225,18 @@ impl Dispatcher {
     pub(crate) fn leave(&mut self, worker: WorkerId) {
         self.withdraw(worker, None);
         self.workers.remove(&worker);
+        debug_assert!(
+            self.rules.keep_open || !self.workers.is_empty() || self.listeners.is_empty(),
+            "a listener remains though no worker does"
+        );
     }
 
     /// Stops listening everywhere. Connections that were accepted and not offered are closed, except
     /// those in a queue: the workers that drain now still take them.
     pub(crate) fn close(&mut self) {
-        for listening in self.listeners.values() {
-            if let Entrance::Queue { queue, .. } = &listening.entrance {
-                queue.close();
-            }
+        for listening in std::mem::take(&mut self.listeners).into_values() {
+            listening.close_for_drain();
         }
-        self.listeners.clear();
     }
 
     /// Accepts what the workers can take and appends whom to offer it to. The task is woken when
@@ -276,15 +251,18 @@ impl Dispatcher {
             (self.rules.window, &mut self.next_connection, &mut self.counts);
         let mut broken = Vec::new();
         for (id, listening) in &mut self.listeners {
-            listening.poll_rest(cx);
             let mut number = || {
                 *next += 1;
                 counts.dispatched += 1;
                 ConnectionId(*next)
             };
             if let Err(error) = listening.accept(cx, window, &mut number) {
-                log::error!("{} cannot accept any more: {error}", listening.address);
+                log::error!("{} cannot accept any more: {error}", listening.address());
+                self.failures.push((listening.address().clone(), error));
                 broken.push(*id);
+            }
+            if let Some(error) = listening.take_failure() {
+                self.failures.push((listening.address().clone(), error));
             }
             listening.deal(*id, window, open, dealt);
         }
@@ -293,252 +271,42 @@ impl Dispatcher {
         }
     }
 
-    fn open(&mut self, key: Key, options: ListenOptions, slot: Slot) -> io::Result<ListenerId> {
-        let listening = Listening::open(key, options, slot, self.rules)?;
+    fn open(&mut self, key: Key, wanted: &Wanted, slot: Slot) -> io::Result<ListenerId> {
+        let listening = Listening::open(key, wanted, slot, self.rules)?;
         let id = ListenerId(self.next_listener);
-        self.next_listener += 1;
+        self.next_listener = self.next_listener.wrapping_add(1);
         self.listeners.insert(id, listening);
         Ok(id)
-    }
-
-    fn member(&mut self, worker: WorkerId, listener: ListenerId) -> Option<&mut Member> {
-        self.listeners.get_mut(&listener)?.member(worker)
     }
 }
 
 impl Listener {
-    fn ordinal(&self, address: &Address) -> u32 {
-        self.ordinals.get(address).copied().unwrap_or(0)
+    /// A listen that fails takes no ordinal.
+    fn key(&self, wanted: &Wanted) -> Key {
+        let datagram = wanted.options.datagram;
+        let name = Name { address: wanted.address.clone(), datagram };
+        let counted = name.address.port() == Some(0) || (datagram && wanted.options.reuse_address);
+        let ordinal =
+            if counted { self.ordinals.get(&name).map_or(0, |taken| taken.next) } else { 0 };
+        Key { name, ordinal, counted }
     }
 
-    /// A listen that failed takes no ordinal.
-    fn listened(&mut self, key: Key) {
-        if key.address.tcp().is_some_and(|address| address.port() == 0) {
-            self.ordinals.insert(key.address, key.ordinal + 1);
+    fn listens(&mut self, key: &Key) {
+        self.addresses += 1;
+        if key.counted {
+            let taken = self.ordinals.entry(key.name.clone()).or_default();
+            taken.next = key.ordinal + 1;
+            taken.open += 1;
         }
     }
-}
 
-impl Listening {
-    fn open(key: Key, options: ListenOptions, slot: Slot, rules: Rules) -> io::Result<Self> {
-        let reuse_port = rules.scheduling == Scheduling::ReusePort && key.address.tcp().is_some();
-        let socket = ListeningSocket::bind(&key.address, options, reuse_port)?;
-        let address = socket.address()?;
-        let entrance = match (rules.scheduling, rules.memory) {
-            (Scheduling::ReusePort, _) if reuse_port => {
-                let sockets = BTreeMap::from([(slot, SlotSocket { socket, cover: None })]);
-                Entrance::Slots { sockets }
-            }
-            (Scheduling::RoundRobin | Scheduling::LeastConnections, _) => {
-                Entrance::Handed { acceptor: Acceptor::new(socket.share()?)?, _socket: socket }
-            }
-            // A Unix socket cannot be bound twice: reuse-port shares it like the shared policy.
-            (_, Memory::Separate) => Entrance::Kernel { socket },
-            (_, Memory::Shared) => Entrance::Queue {
-                acceptor: Acceptor::new(socket.share()?)?,
-                queue: Arc::new(AcceptQueue::new(rules.queue)),
-                refused: None,
-                _socket: socket,
-            },
-        };
-        let policy: Box<dyn Schedule> = match rules.scheduling {
-            Scheduling::LeastConnections => Box::new(LeastConnections::default()),
-            _ => Box::new(RoundRobin::default()),
-        };
-        Ok(Self {
-            key,
-            address,
-            options,
-            entrance,
-            members: Vec::new(),
-            policy,
-            parked: VecDeque::new(),
-            rest: None,
-        })
-    }
-
-    /// How the worker in `slot` gets connections.
-    fn intake(&mut self, slot: Slot) -> io::Result<Intake> {
-        match &mut self.entrance {
-            Entrance::Handed { .. } => Ok(Intake::Offers),
-            Entrance::Kernel { socket } => Ok(Intake::Socket(socket.share()?)),
-            Entrance::Queue { queue, .. } => Ok(Intake::Queue(queue.clone())),
-            Entrance::Slots { sockets } => {
-                let own = match sockets.entry(slot) {
-                    Entry::Occupied(own) => own.into_mut(),
-                    Entry::Vacant(place) => {
-                        let socket = ListeningSocket::bind(&self.address, self.options, true)?;
-                        place.insert(SlotSocket { socket, cover: None })
-                    }
-                };
-                Ok(Intake::Socket(own.socket.share()?))
+    fn left(&mut self, asked: &Key) {
+        self.addresses = self.addresses.saturating_sub(1);
+        if let Some(taken) = self.ordinals.get_mut(&asked.name).filter(|_| asked.counted) {
+            taken.open = taken.open.saturating_sub(1);
+            if taken.open == 0 {
+                self.ordinals.remove(&asked.name);
             }
         }
     }
-
-    fn member(&mut self, worker: WorkerId) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.worker == worker)
-    }
-
-    fn let_rest(&mut self, worker: WorkerId) {
-        if let Some(member) = self.member(worker) {
-            member.resting = true;
-            self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
-        }
-    }
-
-    fn poll_rest(&mut self, cx: &mut Context<'_>) {
-        if self.rest.as_mut().is_some_and(|rest| rest.as_mut().poll(cx).is_ready()) {
-            self.rest = None;
-            self.members.iter_mut().for_each(|member| member.resting = false);
-        }
-    }
-
-    /// A worker serves this slot's socket again.
-    fn uncover(&mut self, slot: Slot) {
-        if let Entrance::Slots { sockets } = &mut self.entrance
-            && let Some(own) = sockets.get_mut(&slot)
-        {
-            own.cover = None;
-        }
-    }
-
-    fn remove(&mut self, worker: WorkerId) {
-        let Some(at) = self.members.iter().position(|member| member.worker == worker) else {
-            return;
-        };
-        let slot = self.members.remove(at).slot;
-        let Entrance::Slots { sockets } = &mut self.entrance else { return };
-        if let Some(own) = sockets.get_mut(&slot) {
-            // The socket stays open: closing it would reset what waits in its backlog.
-            match own.socket.share().and_then(Acceptor::new) {
-                Ok(acceptor) => own.cover = Some(acceptor),
-                Err(error) => log::warn!(
-                    "nobody accepts for slot {} of {}: {error}",
-                    slot.get(),
-                    self.address
-                ),
-            }
-        }
-    }
-
-    /// Accepts as much as the workers have room for.
-    fn accept(
-        &mut self,
-        cx: &mut Context<'_>,
-        window: usize,
-        number: &mut dyn FnMut() -> ConnectionId,
-    ) -> io::Result<()> {
-        let room = self.members.iter().map(|member| member.room(window)).sum::<usize>();
-        let mut room = room.saturating_sub(self.parked.len());
-        let parked = &mut self.parked;
-        match &mut self.entrance {
-            Entrance::Kernel { .. } => Ok(()),
-            Entrance::Queue { acceptor, queue, refused, .. } => {
-                fill(acceptor, queue, refused, cx, &mut || {
-                    number();
-                })
-            }
-            Entrance::Handed { acceptor, .. } => {
-                accept_some(acceptor, cx, &mut room, &mut |socket| {
-                    parked.push_back((number(), socket))
-                })
-            }
-            Entrance::Slots { sockets } => {
-                for acceptor in sockets.values_mut().filter_map(|own| own.cover.as_mut()) {
-                    accept_some(acceptor, cx, &mut room, &mut |socket| {
-                        parked.push_back((number(), socket))
-                    })?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Offers what is parked, as the policy says.
-    fn deal(
-        &mut self,
-        listener: ListenerId,
-        window: usize,
-        open: &dyn Fn(Slot) -> u64,
-        dealt: &mut Vec<(WorkerId, Offer)>,
-    ) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let mut candidates: Vec<_> =
-            self.members.iter().map(|member| member.candidate(window, open)).collect();
-        while !self.parked.is_empty() {
-            let Some(index) = self.policy.pick(&candidates) else { return };
-            let Some((id, socket)) = self.parked.pop_front() else { return };
-            candidates[index].room -= 1;
-            candidates[index].load += 1;
-            self.members[index].in_flight += 1;
-            dealt.push((self.members[index].worker, Offer { listener, id, socket }));
-        }
-    }
-}
-
-impl Member {
-    fn room(&self, window: usize) -> usize {
-        if self.ready && self.accepting && !self.resting {
-            window.saturating_sub(self.in_flight)
-        } else {
-            0
-        }
-    }
-
-    fn candidate(&self, window: usize, open: &dyn Fn(Slot) -> u64) -> Candidate {
-        Candidate {
-            worker: self.worker,
-            load: open(self.slot) + self.in_flight as u64,
-            room: self.room(window),
-        }
-    }
-}
-
-/// Accepts up to `room` connections, and no more than a turn's share.
-fn accept_some(
-    acceptor: &mut Acceptor,
-    cx: &mut Context<'_>,
-    room: &mut usize,
-    take: &mut dyn FnMut(Socket),
-) -> io::Result<()> {
-    for _ in 0..(*room).min(ACCEPTS_PER_TURN) {
-        match acceptor.poll_accept(cx) {
-            Poll::Ready(accepted) => take(accepted?),
-            Poll::Pending => return Ok(()),
-        }
-        *room -= 1;
-    }
-    if *room > 0 {
-        cx.waker().wake_by_ref();
-    }
-    Ok(())
-}
-
-/// Accepts into the queue until it is full or there is nothing more. A full queue wakes the task.
-fn fill(
-    acceptor: &mut Acceptor,
-    queue: &SharedQueue,
-    refused: &mut Option<Socket>,
-    cx: &mut Context<'_>,
-    count: &mut dyn FnMut(),
-) -> io::Result<()> {
-    for _ in 0..ACCEPTS_PER_TURN {
-        let socket = match refused.take() {
-            Some(socket) => socket,
-            None => match acceptor.poll_accept(cx) {
-                Poll::Ready(accepted) => accepted?,
-                Poll::Pending => return Ok(()),
-            },
-        };
-        if let Err(socket) = queue.push(socket, cx.waker()) {
-            *refused = Some(socket);
-            return Ok(());
-        }
-        count();
-    }
-    cx.waker().wake_by_ref();
-    Ok(())
 }

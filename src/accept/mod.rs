@@ -7,6 +7,8 @@
 mod acceptor;
 mod connection;
 mod dispatch;
+mod listening;
+mod options;
 mod queue;
 mod socket;
 
@@ -20,8 +22,10 @@ use socket2::Socket;
 pub(crate) use acceptor::Acceptor;
 pub use connection::Connection;
 pub(crate) use dispatch::{Dispatcher, Rules};
+pub use options::{ListenOptions, UdpOptions};
+pub(crate) use options::{SocketOptions, StreamOptions, Wanted};
 pub(crate) use queue::AcceptQueue;
-pub use socket::ListenOptions;
+pub(crate) use socket::{ListeningSocket, is_abstract};
 
 use crate::{
     config::Address,
@@ -72,6 +76,8 @@ pub(crate) struct Grant {
     /// Where it listens in fact.
     pub(crate) address: Address,
     pub(crate) intake: Intake,
+    /// What the first worker that brought any left for all.
+    pub(crate) data: Option<Arc<[u8]>>,
 }
 
 /// Where connections come from beside those that are offered.
@@ -79,7 +85,7 @@ pub(crate) struct Grant {
 pub(crate) enum Intake {
     /// From nowhere else.
     Offers,
-    /// The worker accepts from this listening socket.
+    /// The worker accepts, or receives datagrams, from this socket.
     Socket(Socket),
     /// The worker takes from this queue. Only where memory is shared.
     Queue(Arc<SharedQueue>),

@@ -1,62 +1,91 @@
-//! Listening sockets: bound by the primary, in both modes.
+//! Sockets that receive connections or datagrams: made by the primary, in both modes, or by a worker
+//! that wants one of its own.
 
 use std::{
     io,
-    net::SocketAddr,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    net::{Ipv4Addr, SocketAddr},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileTypeExt as _, PermissionsExt as _},
+            net::UnixStream,
+        },
+    },
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::Address;
+use super::options::SocketOptions;
+use crate::{config::Address, sys::descriptor};
 
-/// What a worker may ask for beside the address (Node: the options of `server.listen`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenOptions {
-    /// Connections the kernel keeps for us before they are accepted. Default 1024; the kernel caps
-    /// it at `net.core.somaxconn` (listen(2)).
-    pub backlog: u32,
-    /// Whether a socket on `[::]` refuses IPv4 clients. Default false.
-    pub ipv6_only: bool,
-}
+/// The longest path that a Unix socket's address holds, without its end (unix(7)).
+const MAX_PATH: usize = 107;
 
-impl Default for ListenOptions {
-    fn default() -> Self {
-        Self { backlog: 1024, ipv6_only: false }
-    }
-}
-
-/// A bound, listening, non-blocking socket. A Unix socket's file goes with it.
+/// A bound, non-blocking socket that listens or receives datagrams. The file of a Unix socket goes
+/// with it.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
     socket: Socket,
-    path: Option<PathBuf>,
+    /// The file that is removed with the socket.
+    file: Option<PathBuf>,
 }
 
 impl ListeningSocket {
-    /// Binds `address` and listens.
+    /// Binds `address`, which is not a name, and listens if it is for connections.
     pub(crate) fn bind(
         address: &Address,
-        options: ListenOptions,
+        options: SocketOptions,
         reuse_port: bool,
     ) -> io::Result<Self> {
-        let listening = match address {
-            Address::Tcp(address) => bind_tcp(*address, options, reuse_port)?,
-            Address::Unix(path) => bind_unix(path)?,
+        let made = match address {
+            Address::Tcp(address) | Address::Udp(address) => {
+                bind_ip(*address, options, reuse_port)?
+            }
+            Address::Unix(path) => bind_unix(path, options)?,
+            Address::Fd(number) => duplicate(*number, options)?,
+            Address::Host(..) => return Err(Errno::INVAL.into()),
         };
-        listening.socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
-        Ok(listening)
+        if !options.datagram {
+            made.listen(options.backlog)?;
+        }
+        Ok(made)
     }
 
-    /// Where it really listens: the port is never 0.
+    /// Takes over a socket that somebody else made, if it is bound and of the right type.
+    pub(crate) fn adopt(fd: OwnedFd, datagram: bool) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        let wanted = if datagram { Type::DGRAM } else { Type::STREAM };
+        let is_wanted = socket.r#type().is_ok_and(|found| found == wanted);
+        if !is_wanted || !is_bound(&socket, datagram) {
+            return Err(Errno::INVAL.into());
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, file: None })
+    }
+
+    /// Sets how many connections wait in the kernel.
+    pub(crate) fn listen(&self, backlog: u32) -> io::Result<()> {
+        self.socket.listen(backlog.min(i32::MAX as u32) as i32)
+    }
+
+    /// Where it really is: the port is never 0.
     pub(crate) fn address(&self) -> io::Result<Address> {
-        match &self.path {
-            Some(path) => Ok(Address::Unix(path.clone())),
-            None => {
-                let address = self.socket.local_addr()?.as_socket();
-                address.map(Address::Tcp).ok_or_else(|| io::ErrorKind::Unsupported.into())
-            }
+        if let Some(path) = &self.file {
+            return Ok(Address::Unix(path.clone()));
+        }
+        let address = self.socket.local_addr()?;
+        match address.as_socket() {
+            Some(address) if self.socket.r#type()? == Type::DGRAM => Ok(Address::Udp(address)),
+            Some(address) => Ok(Address::Tcp(address)),
+            None => unix_path(&address)
+                .map(Address::Unix)
+                .ok_or_else(|| io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -68,42 +97,127 @@ impl ListeningSocket {
 
 impl Drop for ListeningSocket {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(file) = &self.file {
             // It may be gone already; there is nothing else to do about it.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(file);
         }
     }
 }
 
-fn bind_tcp(
+fn bind_ip(
     address: SocketAddr,
-    options: ListenOptions,
+    options: SocketOptions,
     reuse_port: bool,
 ) -> io::Result<ListeningSocket> {
-    let socket = new_socket(Domain::for_address(address), Some(Protocol::TCP))?;
+    match bind_to(address, options, reuse_port) {
+        // "All addresses" on a machine without IPv6.
+        Err(error) if is_any(address) && !options.ipv6_only && is_without_ipv6(&error) => {
+            let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            bind_to(address, options, reuse_port)
+        }
+        bound => bound,
+    }
+}
+
+fn is_any(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+fn bind_to(
+    address: SocketAddr,
+    options: SocketOptions,
+    reuse_port: bool,
+) -> io::Result<ListeningSocket> {
+    let (kind, protocol) = match options.datagram {
+        true => (Type::DGRAM, Protocol::UDP),
+        false => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = new_socket(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6_only)?;
     }
-    socket.set_reuse_address(true)?;
+    // For connections it only means that old ones do not hinder; datagrams would be taken away.
+    socket.set_reuse_address(options.reuse_address || !options.datagram)?;
     socket.set_reuse_port(reuse_port)?;
-    // Accepted sockets inherit it, which saves a system call for each.
-    socket.set_tcp_nodelay(true)?;
+    if !options.datagram {
+        // Accepted sockets inherit it, which saves a system call for each.
+        socket.set_tcp_nodelay(true)?;
+    }
     socket.bind(&address.into())?;
-    Ok(ListeningSocket { socket, path: None })
+    Ok(ListeningSocket { socket, file: None })
 }
 
-fn bind_unix(path: &Path) -> io::Result<ListeningSocket> {
+fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket> {
+    if options.datagram {
+        return Err(Errno::OPNOTSUPP.into());
+    }
+    let socket = new_socket(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(name) = abstract_name(path) {
+        if options.readable_all || options.writable_all {
+            return Err(Errno::INVAL.into());
+        }
+        socket.bind(&abstract_address(name)?)?;
+        return Ok(ListeningSocket { socket, file: None });
+    }
     let path = std::path::absolute(path)?;
-    let address = SockAddr::unix(&path)?;
-    let socket = new_socket(Domain::UNIX, None)?;
+    let short = ShortPath::of(&path)?;
+    let address = SockAddr::unix(&short.path)?;
     match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&path) => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&short.path) => {
             std::fs::remove_file(&path)?;
             socket.bind(&address)?;
         }
         bound => bound?,
     }
-    Ok(ListeningSocket { socket, path: Some(path) })
+    // From here on the file goes with the socket, also if what follows fails.
+    let bound = ListeningSocket { socket, file: Some(path) };
+    open_to_all(&short.path, options)?;
+    Ok(bound)
+}
+
+/// A path that a socket's address can hold: the file's own, or through its open directory.
+struct ShortPath {
+    path: PathBuf,
+    /// What `path` leads through.
+    _directory: Option<std::fs::File>,
+}
+
+impl ShortPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() <= MAX_PATH {
+            return Ok(Self { path: path.into(), _directory: None });
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::NAMETOOLONG.into());
+        };
+        let directory = std::fs::File::open(parent)?;
+        let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        Ok(Self { path, _directory: Some(directory) })
+    }
+}
+
+fn open_to_all(path: &Path, options: SocketOptions) -> io::Result<()> {
+    let more = if options.readable_all { 0o444 } else { 0 };
+    let more = more | if options.writable_all { 0o222 } else { 0 };
+    if more == 0 {
+        return Ok(());
+    }
+    // Not by its path: whoever may write to the directory could put a link to anything there.
+    let file =
+        rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?.st_mode;
+    if !FileType::from_raw_mode(found).is_socket() {
+        return Err(Errno::INVAL.into());
+    }
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::set_permissions(opened, std::fs::Permissions::from_mode((found & 0o7777) | more))
 }
 
 /// Whether `path` is a socket that nobody listens on, as a killed program leaves it behind.
@@ -113,9 +227,50 @@ fn is_stale(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
+/// The name of an abstract socket, which is written with a leading `@`.
+fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@")
+}
+
+/// Whether a worker's directory has nothing to do with where this is.
+pub(crate) fn is_abstract(path: &Path) -> bool {
+    abstract_name(path).is_some()
+}
+
+fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
+    if name.is_empty() || name.len() > MAX_PATH {
+        return Err(Errno::INVAL.into());
+    }
+    // socket2 takes a leading zero for what it is to the kernel.
+    let name = [b"\0", name].concat();
+    SockAddr::unix(std::ffi::OsStr::from_bytes(&name))
+}
+
+/// The path of a Unix socket, as it is written here; `None` if it is bound to none.
+fn unix_path(address: &SockAddr) -> Option<PathBuf> {
+    if let Some(name) = address.as_abstract_namespace() {
+        let text = [b"@", name].concat();
+        return Some(std::ffi::OsStr::from_bytes(&text).into());
+    }
+    address.as_pathname().map(Path::to_path_buf)
+}
+
+/// Whether a socket has been given an address, without which it could receive nothing on purpose.
+fn is_bound(socket: &Socket, datagram: bool) -> bool {
+    let Ok(address) = socket.local_addr() else { return false };
+    match address.as_socket() {
+        Some(address) => address.port() != 0,
+        None => !datagram && unix_path(&address).is_some(),
+    }
+}
+
+fn duplicate(number: i32, options: SocketOptions) -> io::Result<ListeningSocket> {
+    ListeningSocket::adopt(descriptor::duplicate(number)?, options.datagram)
+}
+
 /// socket2 sets close-on-exec.
-fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, protocol)?;
+fn new_socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, protocol)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -126,8 +281,17 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
+    const OPTIONS: SocketOptions = SocketOptions {
+        datagram: false,
+        backlog: 16,
+        ipv6_only: false,
+        reuse_address: false,
+        readable_all: false,
+        writable_all: false,
+    };
+
     fn bind(address: &Address) -> io::Result<ListeningSocket> {
-        ListeningSocket::bind(address, ListenOptions::default(), false)
+        ListeningSocket::bind(address, OPTIONS, false)
     }
 
     fn scratch(name: &str) -> PathBuf {
@@ -170,9 +334,53 @@ mod tests {
     }
 
     #[test]
-    fn an_over_long_path_is_an_error() {
-        assert!(
-            bind(&Address::Unix("/tmp/".to_owned().into_boxed_str().repeat(40).into())).is_err()
+    fn a_long_directory_is_no_obstacle_and_a_long_name_is_an_error() {
+        let top = scratch("long");
+        let directory = top.join("d".repeat(200));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("s");
+        let listening = bind(&Address::Unix(path.clone())).unwrap();
+        assert_eq!(listening.address().unwrap(), Address::Unix(path.clone()));
+        assert_eq!(
+            bind(&Address::Unix(path.clone())).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
         );
+        drop(listening);
+        assert!(!path.exists());
+        let long = Address::Unix(directory.join("n".repeat(120)));
+        let errno = bind(&long).unwrap_err().raw_os_error();
+        assert_eq!(errno, Some(Errno::NAMETOOLONG.raw_os_error()));
+        std::fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file() {
+        let name = format!("@bimodal-{}-abstract", std::process::id());
+        let address = Address::Unix(name.into());
+        let listening = bind(&address).unwrap();
+        assert_eq!(listening.address().unwrap(), address);
+        assert_eq!(bind(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let open = SocketOptions { readable_all: true, ..OPTIONS };
+        let refused = ListeningSocket::bind(&Address::Unix("@other".into()), open, false);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    }
+
+    #[test]
+    fn a_descriptor_must_be_a_bound_socket_of_the_right_type() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let listening = bind(&Address::Fd(listener.as_raw_fd())).unwrap();
+        assert_eq!(listening.address().unwrap(), Address::Tcp(at));
+        drop(listening);
+        let client = std::net::TcpStream::connect(at).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let unbound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        for number in [client.as_raw_fd(), file.as_raw_fd(), udp.as_raw_fd(), unbound.as_raw_fd()] {
+            let errno = bind(&Address::Fd(number)).unwrap_err().raw_os_error();
+            assert_eq!(errno, Some(Errno::INVAL.raw_os_error()));
+        }
+        let errno = bind(&Address::Fd(i32::MAX)).unwrap_err().raw_os_error();
+        assert_eq!(errno, Some(Errno::BADF.raw_os_error()));
     }
 }

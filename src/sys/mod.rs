@@ -12,6 +12,7 @@
 //!   elsewhere the channel's end of file and `SIGCHLD` have to serve.
 //! * [`environment`]: reading and removing the marker that makes a process a worker, and adopting the
 //!   descriptor it names.
+//! * [`descriptor`]: duplicating a descriptor that is known by its number.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
 //! * [`thread`]: a thread's shown name and signal mask, and clocks of the CPU time of others. All of it may be
@@ -21,6 +22,7 @@
 //! non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
 
 pub(crate) mod channel;
+pub(crate) mod descriptor;
 pub(crate) mod environment;
 pub(crate) mod memory;
 pub(crate) mod process;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    MAX_CONNECTIONS, MAX_IDS, NAME_LIMIT, PATH_LIMIT, SMALL, TEXT_LIMIT, VERSION, WireError,
+    DATA_LIMIT, MAX_CONNECTIONS, MAX_IDS, NAME_LIMIT, PATH_LIMIT, SMALL, TEXT_LIMIT, VERSION,
+    WireError,
     bytes::{Reader, Writer, within},
 };
 
@@ -42,8 +43,10 @@ pub(crate) enum Frame {
     Granted {
         /// The `request` of the `Listen`.
         request: u32,
-        /// How connections will come.
+        /// How connections or datagrams will come.
         grant: Grant,
+        /// What the first who left any left for all.
+        data: Option<Vec<u8>>,
     },
     /// A `Listen` that did not.
     Denied {
@@ -82,6 +85,8 @@ pub(crate) enum Frame {
         address: Address,
         /// How.
         options: ListenOptions,
+        /// What the asker leaves for all who listen there, at most [`DATA_LIMIT`] bytes.
+        data: Option<Vec<u8>>,
     },
     /// The worker is ready for connections of this listener.
     Listening {
@@ -103,12 +108,12 @@ pub(crate) enum Frame {
         /// Their ids, 1 to [`MAX_IDS`].
         ids: Vec<u64>,
     },
-    /// The worker pauses or resumes: it has as many connections as it wants, or no longer.
-    Accepting {
+    /// How many connections the worker can adopt now, those under way to it included.
+    Room {
         /// Where.
         listener: u32,
-        /// Whether it may be offered connections.
-        accepting: bool,
+        /// Absent for any number.
+        connections: Option<u32>,
     },
     /// The worker drains without having been asked to: withdraw it.
     Leaving {
@@ -246,7 +251,8 @@ pub(crate) enum Grant {
         /// Where it listens in fact.
         address: Address,
     },
-    /// The worker accepts from the socket whose descriptor comes with the frame.
+    /// The worker accepts, or receives datagrams, from the socket whose descriptor comes with the
+    /// frame.
     Socket {
         /// The listener's id.
         listener: u32,
@@ -262,15 +268,27 @@ pub(crate) enum Address {
     Tcp(SocketAddr),
     /// The path of a Unix socket, at most [`PATH_LIMIT`] bytes; not checked any further here.
     Unix(Vec<u8>),
+    /// UDP over IPv4 or IPv6.
+    Udp(SocketAddr),
+    /// A descriptor of the primary's; not checked here.
+    Fd(i32),
 }
 
 /// How to listen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListenOptions {
-    /// How many connections the kernel queues; the primary's default if absent.
-    pub(crate) backlog: Option<u32>,
+    /// How many connections the kernel queues.
+    pub(crate) backlog: u32,
+    /// A socket for datagrams instead of connections.
+    pub(crate) datagram: bool,
     /// Whether an IPv6 socket leaves IPv4 alone.
     pub(crate) ipv6_only: bool,
+    /// Whether several sockets may have the address.
+    pub(crate) reuse_address: bool,
+    /// Whether all users may read from a Unix socket's file.
+    pub(crate) readable_all: bool,
+    /// Whether all users may write to it.
+    pub(crate) writable_all: bool,
 }
 
 /// The first byte of a packet. Numbers are never reused; `Hello`, `Welcome` and their version come first in
@@ -288,7 +306,7 @@ pub(super) mod kind {
     pub(in crate::wire) const UNLISTEN: u8 = 10;
     pub(in crate::wire) const ADOPTED: u8 = 11;
     pub(in crate::wire) const REFUSED: u8 = 12;
-    pub(in crate::wire) const ACCEPTING: u8 = 13;
+    pub(in crate::wire) const ROOM: u8 = 13;
     pub(in crate::wire) const LEAVING: u8 = 14;
     pub(in crate::wire) const FINISHED: u8 = 15;
     pub(in crate::wire) const MESSAGE: u8 = 16;
@@ -331,7 +349,7 @@ impl Frame {
             Self::Unlisten { .. } => (kind::UNLISTEN, "Unlisten"),
             Self::Adopted { .. } => (kind::ADOPTED, "Adopted"),
             Self::Refused { .. } => (kind::REFUSED, "Refused"),
-            Self::Accepting { .. } => (kind::ACCEPTING, "Accepting"),
+            Self::Room { .. } => (kind::ROOM, "Room"),
             Self::Leaving { .. } => (kind::LEAVING, "Leaving"),
             Self::Finished { .. } => (kind::FINISHED, "Finished"),
             Self::Taken { .. } => (kind::TAKEN, "Taken"),
@@ -367,9 +385,10 @@ impl Frame {
                 to.bool(*json);
                 to.bool(*data);
             }
-            Self::Granted { request, grant } => {
+            Self::Granted { request, grant, data } => {
                 to.u32(*request);
                 grant.write(to)?;
+                write_data(to, data.as_deref())?;
             }
             Self::Denied { request, errno, text } => {
                 to.u32(*request);
@@ -385,17 +404,17 @@ impl Frame {
                 to.u64(*worker);
                 to.u32(*pid);
             }
-            Self::Listen { request, address, options } => {
+            Self::Listen { request, address, options, data } => {
                 to.u32(*request);
                 address.write(to)?;
-                to.option(options.backlog, Writer::u32);
-                to.bool(options.ipv6_only);
+                options.write(to);
+                write_data(to, data.as_deref())?;
             }
             Self::Listening { listener } | Self::Unlisten { listener } => to.u32(*listener),
             Self::Adopted { ids } | Self::Refused { ids } => write_ids(to, ids, MAX_IDS)?,
-            Self::Accepting { listener, accepting } => {
+            Self::Room { listener, connections } => {
                 to.u32(*listener);
-                to.bool(*accepting);
+                to.option(*connections, Writer::u32);
             }
             Self::Leaving { voluntary } => to.bool(*voluntary),
             Self::Finished { failure } => {
@@ -456,9 +475,11 @@ impl Frame {
                 json: from.bool("the codec")?,
                 data: from.bool("data")?,
             },
-            kind::GRANTED => {
-                Self::Granted { request: from.u32("a request")?, grant: Grant::read(from)? }
-            }
+            kind::GRANTED => Self::Granted {
+                request: from.u32("a request")?,
+                grant: Grant::read(from)?,
+                data: read_data(from)?,
+            },
             kind::DENIED => Self::Denied {
                 request: from.u32("a request")?,
                 errno: from
@@ -480,18 +501,16 @@ impl Frame {
             kind::LISTEN => Self::Listen {
                 request: from.u32("a request")?,
                 address: Address::read(from)?,
-                options: ListenOptions {
-                    backlog: from.option("a backlog", |from| from.u32("a backlog"))?,
-                    ipv6_only: from.bool("ipv6_only")?,
-                },
+                options: ListenOptions::read(from)?,
+                data: read_data(from)?,
             },
             kind::LISTENING => Self::Listening { listener: from.u32("a listener")? },
             kind::UNLISTEN => Self::Unlisten { listener: from.u32("a listener")? },
             kind::ADOPTED => Self::Adopted { ids: read_ids(from, MAX_IDS)? },
             kind::REFUSED => Self::Refused { ids: read_ids(from, MAX_IDS)? },
-            kind::ACCEPTING => Self::Accepting {
+            kind::ROOM => Self::Room {
                 listener: from.u32("a listener")?,
-                accepting: from.bool("accepting")?,
+                connections: from.option("a room", |from| from.u32("a room"))?,
             },
             kind::LEAVING => Self::Leaving { voluntary: from.bool("voluntary")? },
             kind::FINISHED => Self::Finished {
@@ -562,6 +581,39 @@ fn read_ids(from: &mut Reader<'_>, limit: usize) -> Result<Vec<u64>, WireError> 
     (0..count).map(|_| from.u64("an id")).collect()
 }
 
+fn write_data(to: &mut Writer, data: Option<&[u8]>) -> Result<(), WireError> {
+    to.bool(data.is_some());
+    data.map_or(Ok(()), |data| to.counted("a listener's data", data, DATA_LIMIT))
+}
+
+fn read_data(from: &mut Reader<'_>) -> Result<Option<Vec<u8>>, WireError> {
+    from.option("a listener's data", |from| {
+        Ok(from.counted("a listener's data", DATA_LIMIT)?.to_vec())
+    })
+}
+
+impl ListenOptions {
+    fn write(&self, to: &mut Writer) {
+        to.u32(self.backlog);
+        to.bool(self.datagram);
+        to.bool(self.ipv6_only);
+        to.bool(self.reuse_address);
+        to.bool(self.readable_all);
+        to.bool(self.writable_all);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            backlog: from.u32("a backlog")?,
+            datagram: from.bool("datagram")?,
+            ipv6_only: from.bool("ipv6_only")?,
+            reuse_address: from.bool("reuse_address")?,
+            readable_all: from.bool("readable_all")?,
+            writable_all: from.bool("writable_all")?,
+        })
+    }
+}
+
 impl Grant {
     fn write(&self, to: &mut Writer) -> Result<(), WireError> {
         let (tag, listener, address) = match self {
@@ -587,21 +639,21 @@ impl Grant {
 impl Address {
     fn write(&self, to: &mut Writer) -> Result<(), WireError> {
         match self {
-            Self::Tcp(SocketAddr::V4(address)) => {
-                to.u8(4);
-                to.raw(&address.ip().octets());
-                to.u16(address.port());
+            Self::Tcp(address) => {
+                to.u8(if address.is_ipv4() { 4 } else { 6 });
+                write_ip(to, *address);
             }
-            Self::Tcp(SocketAddr::V6(address)) => {
-                to.u8(6);
-                to.raw(&address.ip().octets());
-                to.u16(address.port());
-                to.u32(address.flowinfo());
-                to.u32(address.scope_id());
+            Self::Udp(address) => {
+                to.u8(if address.is_ipv4() { 14 } else { 16 });
+                write_ip(to, *address);
             }
             Self::Unix(path) => {
                 to.u8(1);
                 to.counted("a socket's path", path, PATH_LIMIT)?;
+            }
+            Self::Fd(number) => {
+                to.u8(2);
+                to.u32(number.cast_unsigned());
             }
         }
         Ok(())
@@ -610,17 +662,39 @@ impl Address {
     fn read(from: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(match from.u8("a kind of address")? {
             1 => Self::Unix(from.counted("a socket's path", PATH_LIMIT)?.to_vec()),
-            4 => {
-                let ip = IpAddr::V4(Ipv4Addr::from(from.array::<4>("an address")?));
-                Self::Tcp(SocketAddr::new(ip, from.u16("a port")?))
-            }
-            6 => {
-                let ip = Ipv6Addr::from(from.array::<16>("an address")?);
-                let port = from.u16("a port")?;
-                let (flow, scope) = (from.u32("a flow")?, from.u32("a scope")?);
-                Self::Tcp(SocketAddrV6::new(ip, port, flow, scope).into())
-            }
+            2 => Self::Fd(from.u32("a descriptor")?.cast_signed()),
+            4 => Self::Tcp(read_ipv4(from)?),
+            6 => Self::Tcp(read_ipv6(from)?),
+            14 => Self::Udp(read_ipv4(from)?),
+            16 => Self::Udp(read_ipv6(from)?),
             got => return Err(WireError::Value { what: "a kind of address", got }),
         })
     }
+}
+
+fn write_ip(to: &mut Writer, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(address) => {
+            to.raw(&address.ip().octets());
+            to.u16(address.port());
+        }
+        SocketAddr::V6(address) => {
+            to.raw(&address.ip().octets());
+            to.u16(address.port());
+            to.u32(address.flowinfo());
+            to.u32(address.scope_id());
+        }
+    }
+}
+
+fn read_ipv4(from: &mut Reader<'_>) -> Result<SocketAddr, WireError> {
+    let ip = IpAddr::V4(Ipv4Addr::from(from.array::<4>("an address")?));
+    Ok(SocketAddr::new(ip, from.u16("a port")?))
+}
+
+fn read_ipv6(from: &mut Reader<'_>) -> Result<SocketAddr, WireError> {
+    let ip = Ipv6Addr::from(from.array::<16>("an address")?);
+    let port = from.u16("a port")?;
+    let (flow, scope) = (from.u32("a flow")?, from.u32("a scope")?);
+    Ok(SocketAddrV6::new(ip, port, flow, scope).into())
 }

@@ -46,8 +46,11 @@ pub(crate) const SMALL: usize = 8 * 1024;
 /// The longest error text, in bytes. A longer one is cut.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
 
-/// The longest path of a Unix socket, in bytes, as Linux has it.
-pub(crate) const PATH_LIMIT: usize = 108;
+/// The longest path of a Unix socket, in bytes, as Linux has it for any path.
+pub(crate) const PATH_LIMIT: usize = 4096;
+
+/// The most bytes that a listener keeps for those who listen there.
+pub(crate) const DATA_LIMIT: usize = 16 * 1024;
 
 /// Why a frame could not be written or a packet could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

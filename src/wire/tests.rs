@@ -62,8 +62,14 @@ fn given(count: usize) -> Given {
 fn addresses() -> impl Strategy<Value = Address> {
     prop_oneof![
         any::<SocketAddr>().prop_map(Address::Tcp),
+        any::<SocketAddr>().prop_map(Address::Udp),
+        any::<i32>().prop_map(Address::Fd),
         vec(any::<u8>(), 0..=PATH_LIMIT).prop_map(Address::Unix),
     ]
+}
+
+fn data() -> impl Strategy<Value = Option<Vec<u8>>> {
+    option::of(vec(any::<u8>(), 0..100))
 }
 
 fn grants() -> impl Strategy<Value = Grant> {
@@ -92,7 +98,11 @@ fn from_primary() -> impl Strategy<Value = Frame> {
     );
     prop_oneof![
         welcome,
-        (any::<u32>(), grants()).prop_map(|(request, grant)| Frame::Granted { request, grant }),
+        (any::<u32>(), grants(), data()).prop_map(|(request, grant, data)| Frame::Granted {
+            request,
+            grant,
+            data
+        }),
         (any::<u32>(), any::<Option<i32>>(), any::<String>())
             .prop_map(|(request, errno, text)| Frame::Denied { request, errno, text }),
         (any::<u32>(), vec(any::<u64>(), 1..=MAX_CONNECTIONS))
@@ -102,8 +112,10 @@ fn from_primary() -> impl Strategy<Value = Frame> {
 }
 
 fn from_worker() -> impl Strategy<Value = Frame> {
-    let options = (any::<Option<u32>>(), any::<bool>())
-        .prop_map(|(backlog, ipv6_only)| ListenOptions { backlog, ipv6_only });
+    let options = (any::<u32>(), any::<[bool; 5]>()).prop_map(|(backlog, flags)| {
+        let [datagram, ipv6_only, reuse_address, readable_all, writable_all] = flags;
+        ListenOptions { backlog, datagram, ipv6_only, reuse_address, readable_all, writable_all }
+    });
     prop_oneof![
         (any::<u64>(), any::<u32>()).prop_map(|(worker, pid)| Frame::Hello {
             version: VERSION,
@@ -111,15 +123,15 @@ fn from_worker() -> impl Strategy<Value = Frame> {
             pid
         }),
         Just(Frame::Online),
-        (any::<u32>(), addresses(), options).prop_map(|(request, address, options)| {
-            Frame::Listen { request, address, options }
-        }),
+        (any::<u32>(), addresses(), options, data()).prop_map(
+            |(request, address, options, data)| Frame::Listen { request, address, options, data }
+        ),
         any::<u32>().prop_map(|listener| Frame::Listening { listener }),
         any::<u32>().prop_map(|listener| Frame::Unlisten { listener }),
         vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Adopted { ids }),
         vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Refused { ids }),
-        (any::<u32>(), any::<bool>())
-            .prop_map(|(listener, accepting)| Frame::Accepting { listener, accepting }),
+        (any::<u32>(), any::<Option<u32>>())
+            .prop_map(|(listener, connections)| Frame::Room { listener, connections }),
         any::<bool>().prop_map(|voluntary| Frame::Leaving { voluntary }),
         any::<String>().prop_map(|topic| Frame::Join { topic }),
         any::<String>().prop_map(|topic| Frame::Leave { topic }),
@@ -295,7 +307,7 @@ fn the_first_error_of_a_packet_is_named() {
     assert_eq!(refused(&[200, 1, 2]), WireError::Kind { got: 200 });
     assert_eq!(refused(&[kind::CHUNK, 1]), WireError::Stray);
     assert_eq!(refused(&[kind::LISTENING, 1]), WireError::Short { what: "a listener" });
-    assert_eq!(refused(&[kind::ACCEPTING, 1, 0, 0, 0, 2]).to_string(), "accepting cannot be 2");
+    assert_eq!(refused(&[kind::LEAVING, 2]).to_string(), "voluntary cannot be 2");
     assert_eq!(refused(&[kind::ADOPTED, 0, 0, 0, 0]), WireError::NoIds);
     let count = [&[kind::ADOPTED][..], &u32::MAX.to_le_bytes()].concat();
     assert!(matches!(refused(&count), WireError::TooLong { limit: 4096, .. }));
@@ -354,8 +366,13 @@ fn what_is_over_its_limit_is_not_sent() {
     let message = Frame::Message { letter, handle: None, topic: None };
     assert!(matches!(refused(message), WireError::TooLong { got: 4097, limit: 4096, .. }));
     let address = Address::Unix(vec![b'x'; PATH_LIMIT + 1]);
-    let listen = Frame::Listen { request: 1, address, options: ListenOptions::default() };
-    assert!(matches!(refused(listen), WireError::TooLong { got: 109, .. }));
+    let options = ListenOptions::default();
+    let listen = Frame::Listen { request: 1, address, options, data: None };
+    assert!(matches!(refused(listen), WireError::TooLong { got: 4097, .. }));
+    let address = Address::Fd(1);
+    let data = Some(vec![0; DATA_LIMIT + 1]);
+    let listen = Frame::Listen { request: 1, address, options, data };
+    assert!(matches!(refused(listen), WireError::TooLong { got: 16_385, .. }));
 }
 
 #[test]

@@ -1,16 +1,15 @@
 //! What a worker's body holds.
 
-use std::{fmt, future::poll_fn, io, rc::Rc, task::Poll};
+use std::{fmt, future::poll_fn, rc::Rc, task::Poll};
 
 use serde::Serialize;
 use socket2::Socket;
 
-use super::{Answer, Denial, Listener, Note, State};
+use super::{Note, State};
 use crate::{
-    accept::{Connection, Grant, ListenOptions},
+    accept::Connection,
     channel::{Flow, Receipt, check_room},
-    config::Address,
-    error::{Error, ErrorKind, Result},
+    error::Result,
     event_loop,
     id::{Slot, WorkerId},
     message::{self, Broadcast, Handle, Message, Port, Relay, SendError},
@@ -68,60 +67,6 @@ impl Worker {
         self.state.meter.page().rows()
     }
 
-    /// Listens on an address that all workers of the cluster share (Node: `server.listen`).
-    ///
-    /// The primary binds it once. Port 0 gives one free port to all workers: the n-th `listen` on
-    /// port 0 of every worker is the same.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Setting`] for a malformed address; [`ErrorKind::Listen`] when the primary cannot
-    /// bind it (with the operating system's error beneath) or this worker listens on it already;
-    /// [`ErrorKind::Disconnecting`] when the worker is leaving.
-    pub async fn listen<A>(&self, address: A) -> Result<Listener>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        self.listen_with(address, ListenOptions::default()).await
-    }
-
-    /// Listens with options other than the default ones. If several workers differ, those of the
-    /// first count.
-    ///
-    /// # Errors
-    ///
-    /// As [`Worker::listen`].
-    pub async fn listen_with<A>(&self, address: A, options: ListenOptions) -> Result<Listener>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        let address = address.try_into()?;
-        self.check_staying()?;
-        let grant = self.ask_to_listen(&address, options).await?;
-        let listener = Listener::open(self.state.clone(), grant)?;
-        if self.is_draining() {
-            return Err(leaving());
-        }
-        self.state.send(Note::Listening { listener: listener.id() });
-        Ok(listener)
-    }
-
-    async fn ask_to_listen(&self, address: &Address, options: ListenOptions) -> Result<Grant> {
-        let request = Request::new(&self.state);
-        self.state.link.send(Note::Listen {
-            request: request.number,
-            address: address.clone(),
-            options,
-        })?;
-        request.answer().await.map_err(|denial| denied(address, denial))
-    }
-
-    fn check_staying(&self) -> Result<()> {
-        if self.is_draining() { Err(leaving()) } else { Ok(()) }
-    }
-
     /// Sends a message to the primary (Node: `process.send`): behind all that were sent before.
     ///
     /// [`Flow::Slow`] says that the program has many to take already; the message was queued all the
@@ -129,9 +74,10 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// The value comes back in the error: [`ErrorKind::Closed`] when the primary is gone,
-    /// [`ErrorKind::Full`] when the program has too many messages to take,
-    /// [`ErrorKind::TooLarge`] or [`ErrorKind::Codec`] when the value cannot be sent to a process.
+    /// The value comes back in the error: [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the
+    /// primary is gone, [`ErrorKind::Full`](crate::ErrorKind::Full) when the program has too many
+    /// messages to take, [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) or
+    /// [`ErrorKind::Codec`](crate::ErrorKind::Codec) when the value cannot be sent to a process.
     pub fn send<T: Serialize + Send + 'static>(&self, value: T) -> Result<Flow, SendError<T>> {
         self.post(value, None)
     }
@@ -170,7 +116,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when the primary is gone.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the primary is gone.
     pub async fn flush(&self) -> Result<()> {
         self.state.link.track().await
     }
@@ -204,7 +150,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when this process can open no more descriptors.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when this process can open no more descriptors.
     pub fn channel(&self) -> Result<(Port, Port)> {
         Port::pair(self.state.identity.packing)
     }
@@ -328,56 +274,5 @@ impl Relay for UpwardRelay {
         // What the flow would say is for whoever can wait.
         let _ = check_room(self.state.link.load(), message.bytes())?;
         self.state.link.send_message(message).map_err(|(error, _)| error)
-    }
-}
-
-/// A listen that waits for its answer; dropping it declines the answer.
-struct Request<'a> {
-    state: &'a State,
-    number: u32,
-}
-
-impl<'a> Request<'a> {
-    fn new(state: &'a State) -> Self {
-        let number = state.requests.get();
-        state.requests.set(number.wrapping_add(1));
-        state.answers.borrow_mut().insert(number, Answer::Awaited(None));
-        Self { state, number }
-    }
-
-    async fn answer(&self) -> Result<Grant, Denial> {
-        poll_fn(|cx| {
-            let mut answers = self.state.answers.borrow_mut();
-            match answers.remove(&self.number) {
-                Some(Answer::Granted(grant)) => Poll::Ready(Ok(grant)),
-                Some(Answer::Denied(denial)) => Poll::Ready(Err(denial)),
-                Some(Answer::Awaited(_)) | None => {
-                    answers.insert(self.number, Answer::Awaited(Some(cx.waker().clone())));
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Request<'_> {
-    fn drop(&mut self) {
-        let answer = self.state.answers.borrow_mut().remove(&self.number);
-        if let Some(answer) = answer {
-            self.state.decline(answer);
-        }
-    }
-}
-
-fn leaving() -> Error {
-    Error::new(ErrorKind::Disconnecting, "the worker is leaving and cannot listen any more")
-}
-
-fn denied(address: &Address, denial: Denial) -> Error {
-    let text = format!("cannot listen on {address}");
-    match denial.errno {
-        Some(errno) => Error::caused(ErrorKind::Listen, text, io::Error::from_raw_os_error(errno)),
-        None => Error::new(ErrorKind::Listen, format!("{text}: {}", denial.text)),
     }
 }

@@ -6,9 +6,9 @@
 use std::task::{Context, Poll};
 
 use crate::{
-    accept::{Grant, ListenOptions, Offer},
+    accept::{Grant, Offer, Wanted},
     channel::{Load, Receipt},
-    config::{Address, Memory},
+    config::Memory,
     error::{Error, Result},
     id::{ConnectionId, ListenerId},
     message::Message,
@@ -42,14 +42,15 @@ pub(crate) struct Denial {
 pub(crate) enum Note {
     /// The worker's body is about to run.
     Online,
-    /// Please listen on this address for me; the answer repeats `request`.
-    Listen { request: u32, address: Address, options: ListenOptions },
+    /// Please open this for me; the answer repeats `request`.
+    Listen { request: u32, wanted: Wanted },
     /// The worker is ready for connections of this listener.
     Listening { listener: ListenerId },
     /// The worker wants no more connections of this listener.
     Unlisten { listener: ListenerId },
-    /// The worker pauses or resumes: it has as many connections as it wants, or no longer.
-    Accepting { listener: ListenerId, accepting: bool },
+    /// The worker can adopt so many connections now, those under way to it included; without a
+    /// number, any number.
+    Room { listener: ListenerId, connections: Option<u32> },
     /// These connections are the worker's now.
     Adopted { listener: ListenerId, ids: Vec<ConnectionId> },
     /// This connection was not touched; give it to somebody else.

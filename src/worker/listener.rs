@@ -5,47 +5,56 @@
 //! is bounded, so that a worker which is busy leaves the rest to others.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::Cell,
     fmt,
-    future::{Future as _, poll_fn},
-    pin::pin,
+    future::poll_fn,
+    net::Shutdown,
     rc::Rc,
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    task::{Context, Poll, Waker},
-    time::Instant,
+    task::{Context, Poll},
 };
 
 use socket2::Socket;
 
-use super::{Note, State};
+use super::{
+    State,
+    desk::{Desk, Limit, LimitedMeter},
+    taker::{Taker, Turn, wake_next_turn},
+};
 use crate::{
-    accept::{Accept, Acceptor, Connection, Count, Grant, Intake, Offer, SharedQueue},
+    accept::{
+        Accept, Acceptor, Connection, Count, Grant, Intake, ListenOptions, ListeningSocket,
+        StreamOptions,
+    },
     config::{Address, Memory},
     error::{Context as _, ErrorKind, Result},
-    event_loop::{self, HookGuard, SleepHook, on_sleep},
     id::ListenerId,
-    shared::SlotMeter,
 };
 
 /// Connections taken per turn from a socket or queue that others take from too: few, so that they are
 /// spread over the loops that have time for them.
 const TAKEN_PER_TURN: u32 = 4;
 
-/// An address that this worker and others listen on together (Node: a `net.Server` in a worker).
+/// An address that this worker listens on, alone or together with others (Node: a `net.Server` in a
+/// worker).
 ///
-/// Dropping it withdraws this worker from the address; the others keep listening (Node:
-/// `server.close`).
+/// Dropping it withdraws this worker from the address at once; the others keep listening, and
+/// connections that were accepted go on (Node: `server.close`). With the last worker the address is
+/// closed.
 pub struct Listener {
     state: Rc<State>,
     desk: Rc<Desk>,
     entrance: Entrance,
-    /// Counts all its connections: a meter for each would share the page's count between threads.
+    /// Counts all its connections.
     meter: Rc<dyn Count>,
     turn: Turn,
     /// Whether the primary keeps a duplicate of what it offers until it is adopted.
     keeps_duplicates: bool,
+    stream: StreamOptions,
+    dropped: Dropped,
+    data: Option<Arc<[u8]>>,
+    /// The socket of a listener of the worker's own.
+    own: Option<ListeningSocket>,
 }
 
 /// Where connections come from beside the desk.
@@ -56,32 +65,75 @@ enum Entrance {
 }
 
 impl Listener {
-    pub(super) fn open(state: Rc<State>, grant: Grant) -> Result<Self> {
-        let desk = Rc::new(Desk::new(grant.listener, grant.address));
-        let entrance = match grant.intake {
-            Intake::Offers => Entrance::Nowhere,
-            Intake::Queue(queue) => Entrance::Queue(Taker::new(queue)),
-            Intake::Socket(socket) => {
-                let acceptor = Acceptor::new(socket);
-                Entrance::Socket(acceptor.context(ErrorKind::Listen, || {
-                    format!("cannot wait for connections on {}", desk.address)
-                })?)
-            }
-        };
-        state.desks.borrow_mut().insert(desk.listener, desk.clone());
-        let meter = Rc::new(state.meter.clone());
-        let keeps_duplicates = state.link.memory() == Memory::Separate;
-        Ok(Self { state, desk, entrance, meter, turn: Turn::default(), keeps_duplicates })
+    /// What the primary granted.
+    pub(super) fn open(state: Rc<State>, grant: Grant, options: &ListenOptions) -> Result<Self> {
+        let limit = limit_of(options, matches!(grant.intake, Intake::Offers));
+        let desk = Rc::new(Desk::new(Some(grant.listener), grant.address, limit));
+        let entrance = Entrance::new(&desk, grant.intake);
+        // Also where that failed: it is how the primary gets the grant back.
+        let mut listener = Self::new(state, desk, Entrance::Nowhere, options);
+        listener.entrance = entrance?;
+        listener.data = grant.data;
+        Ok(listener)
     }
 
-    pub(super) fn id(&self) -> ListenerId {
-        self.desk.listener
+    /// A listener that the primary does not know of.
+    pub(super) fn own(
+        state: Rc<State>,
+        socket: ListeningSocket,
+        options: &ListenOptions,
+    ) -> Result<Self> {
+        let failed = || "cannot listen on a socket of the worker's own".into();
+        let address = socket.address().context(ErrorKind::Listen, failed)?;
+        let desk = Rc::new(Desk::new(None, address, limit_of(options, false)));
+        let shared = socket.share().context(ErrorKind::Listen, failed)?;
+        let entrance = Entrance::new(&desk, Intake::Socket(shared))?;
+        let mut listener = Self::new(state, desk, entrance, options);
+        listener.own = Some(socket);
+        Ok(listener)
+    }
+
+    fn new(state: Rc<State>, desk: Rc<Desk>, entrance: Entrance, options: &ListenOptions) -> Self {
+        desk.set_up(&state);
+        let meter = LimitedMeter::of(&state, &desk);
+        let keeps_duplicates = state.link.memory() == Memory::Separate;
+        Self {
+            state,
+            desk,
+            entrance,
+            meter,
+            turn: Turn::default(),
+            keeps_duplicates,
+            stream: options.stream,
+            dropped: Dropped::default(),
+            data: None,
+            own: None,
+        }
+    }
+
+    /// Its number in the cluster, if the cluster knows of it.
+    pub(super) fn id(&self) -> Option<ListenerId> {
+        self.desk.id()
     }
 
     /// Where it listens: never port 0.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.desk.address
+        self.desk.address()
+    }
+
+    /// What the first worker that brought any [left for all](ListenOptions::data).
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        self.data.as_deref()
+    }
+
+    /// Counts the connections that were closed at once because as many as
+    /// [`max_connections`](ListenOptions::max_connections) were open (Node: the `drop` event). To be
+    /// looked at also while the listener is being served.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        self.dropped.clone()
     }
 
     /// The next connection; `None` when this worker is to leave, after those that were on their way.
@@ -125,13 +177,14 @@ impl Listener {
 
     /// The next socket from beside the desk; ready with `None` when nothing will come any more.
     fn poll_entrance(&mut self, cx: &mut Context<'_>) -> Result<Poll<Option<Socket>>> {
-        if self.desk.withdrawn.get() {
+        if self.desk.is_withdrawn() {
             return Ok(Poll::Ready(self.entrance.last()));
         }
-        if !self.desk.accepting.get() || self.entrance.is_nowhere() {
+        if !self.desk.wants_more() || self.entrance.is_nowhere() {
+            self.entrance.rest();
             return Ok(Poll::Pending);
         }
-        if !self.turn.take_one() {
+        if !self.turn.take_one(TAKEN_PER_TURN) {
             wake_next_turn(cx);
             return Ok(Poll::Pending);
         }
@@ -143,7 +196,7 @@ impl Listener {
         match polled {
             Poll::Ready(socket) => {
                 let socket =
-                    socket.context(ErrorKind::Listen, || format!("{} failed", self.desk.address));
+                    socket.context(ErrorKind::Listen, || format!("{} failed", self.desk.address()));
                 socket.map(|socket| Poll::Ready(Some(socket)))
             }
             Poll::Pending => {
@@ -154,15 +207,45 @@ impl Listener {
     }
 
     /// A socket that cannot be put on the loop costs its own connection only.
-    fn open_connection(&self, socket: Socket, handed: bool) -> Option<Connection> {
-        match Connection::adopt(socket, Some(self.meter.clone()), handed) {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                log::warn!("a connection to {} is lost: {error}", self.desk.address);
-                None
-            }
+    fn open_connection(&mut self, socket: Socket, handed: bool) -> Option<Connection> {
+        if self.desk.is_excess() {
+            self.dropped.connections.set(self.dropped.count() + 1);
+            // The peer must not wait for the primary's duplicate to be closed. It may have gone.
+            let _ = socket.shutdown(Shutdown::Both);
+            return None;
         }
+        let connection = self
+            .stream
+            .set_on(&socket)
+            .and_then(|()| Connection::adopt(socket, Some(self.meter.clone()), handed));
+        self.state.room_changed(&self.desk);
+        if !self.desk.wants_more() {
+            self.entrance.rest();
+        }
+        connection
+            .inspect_err(|error| {
+                log::warn!("a connection to {} is lost: {error}", self.desk.address());
+            })
+            .ok()
     }
+}
+
+/// How many connections a listener closed because it was full.
+#[derive(Clone, Debug, Default)]
+pub struct Dropped {
+    connections: Rc<Cell<u64>>,
+}
+
+impl Dropped {
+    /// So far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.connections.get()
+    }
+}
+
+fn limit_of(options: &ListenOptions, by_offers: bool) -> Limit {
+    Limit { connections: options.max_connections, drop_excess: options.drop_excess, by_offers }
 }
 
 impl Accept for Listener {
@@ -175,246 +258,64 @@ impl Accept for Listener {
     }
 
     fn set_accepting(&mut self, accepting: bool) {
-        if self.desk.accepting.replace(accepting) == accepting {
+        if !self.desk.set_accepting(accepting) {
             return;
         }
         self.state.acknowledge();
-        self.state.send(Note::Accepting { listener: self.desk.listener, accepting });
+        self.desk.tell_room(&self.state);
         if accepting {
             self.desk.wake();
         } else {
             self.desk.refuse_all(&self.state);
-            if let Entrance::Queue(taker) = &self.entrance {
-                taker.rest();
-            }
+            self.entrance.rest();
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let desk = self.state.desks.borrow_mut().remove(&self.desk.listener);
-        if let Some(desk) = desk {
-            self.state.send(Note::Unlisten { listener: desk.listener });
-            desk.close(&self.state);
-        }
+        self.desk.take_down(&self.state);
     }
 }
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("address", &self.desk.address).finish_non_exhaustive()
+        f.debug_struct("Listener").field("address", self.address()).finish_non_exhaustive()
     }
 }
 
 impl Entrance {
+    fn new(desk: &Desk, intake: Intake) -> Result<Self> {
+        Ok(match intake {
+            Intake::Offers => Self::Nowhere,
+            Intake::Queue(queue) => Self::Queue(Taker::new(queue)),
+            Intake::Socket(socket) => {
+                let waiting = || format!("cannot wait for connections on {}", desk.address());
+                Self::Socket(Acceptor::new(socket).context(ErrorKind::Listen, waiting)?)
+            }
+        })
+    }
+
     fn is_nowhere(&self) -> bool {
         matches!(self, Self::Nowhere)
+    }
+
+    /// Takes nothing for now: a wake-up that was meant for this loop goes to another.
+    fn rest(&self) {
+        if let Self::Queue(taker) = self {
+            taker.rest();
+        }
     }
 
     /// What a worker that leaves still has to take: the rest of a queue that nobody fills any more.
     fn last(&mut self) -> Option<Socket> {
         if let Self::Queue(taker) = self
-            && taker.doze.queue.is_closed()
-            && let Some(socket) = taker.doze.queue.take()
+            && taker.queue().is_closed()
+            && let Some(socket) = taker.queue().take()
         {
             return Some(socket);
         }
         *self = Self::Nowhere;
         None
-    }
-}
-
-impl Count for SlotMeter {
-    fn opened(&self) {
-        self.connection_opened();
-    }
-
-    fn closed(&self) {
-        self.connection_closed();
-    }
-
-    fn request(&self) {
-        self.request_answered();
-    }
-}
-
-/// Where the offers for one listener wait to be adopted.
-pub(super) struct Desk {
-    listener: ListenerId,
-    address: Address,
-    offers: RefCell<VecDeque<Offer>>,
-    waker: RefCell<Option<Waker>>,
-    withdrawn: Cell<bool>,
-    accepting: Cell<bool>,
-}
-
-impl Desk {
-    fn new(listener: ListenerId, address: Address) -> Self {
-        Self {
-            listener,
-            address,
-            offers: RefCell::default(),
-            waker: RefCell::default(),
-            withdrawn: Cell::new(false),
-            accepting: Cell::new(true),
-        }
-    }
-
-    /// Puts an offer down; gives it back when nobody takes offers here.
-    pub(super) fn put(&self, offer: Offer) -> Option<Offer> {
-        if self.withdrawn.get() || !self.accepting.get() {
-            return Some(offer);
-        }
-        self.offers.borrow_mut().push_back(offer);
-        self.wake();
-        None
-    }
-
-    /// Nothing more will come; what is here is still taken.
-    pub(super) fn withdraw(&self) {
-        self.withdrawn.set(true);
-        self.wake();
-    }
-
-    /// The listener is gone, or the worker ends.
-    pub(super) fn close(&self, state: &State) {
-        self.withdraw();
-        self.refuse_all(state);
-    }
-
-    fn take(&self) -> Option<Offer> {
-        self.offers.borrow_mut().pop_front()
-    }
-
-    fn refuse_all(&self, state: &State) {
-        while let Some(offer) = self.take() {
-            state.send(Note::Refused(offer));
-        }
-    }
-
-    fn park(&self, waker: &Waker) {
-        let mut parked = self.waker.borrow_mut();
-        if !parked.as_ref().is_some_and(|parked| parked.will_wake(waker)) {
-            *parked = Some(waker.clone());
-        }
-    }
-
-    fn wake(&self) {
-        let waker = self.waker.borrow().clone();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// How much was taken in the current turn of the loop.
-#[derive(Default)]
-struct Turn {
-    at: Option<Instant>,
-    taken: u32,
-}
-
-impl Turn {
-    /// Whether one more may be taken in this turn. A turn is known by its cached time.
-    fn take_one(&mut self) -> bool {
-        let now = event_loop::now();
-        if self.at != Some(now) {
-            *self = Self { at: Some(now), taken: 0 };
-        }
-        if self.taken == TAKEN_PER_TURN {
-            return false;
-        }
-        self.taken += 1;
-        true
-    }
-
-    fn give_back(&mut self) {
-        self.taken -= 1;
-    }
-}
-
-/// Comes back by itself: a socket that was left before it said `EAGAIN` makes no new edge.
-fn wake_next_turn(cx: &mut Context<'_>) {
-    // Its first poll is always pending and leaves the waker with the loop.
-    let _ = pin!(event_loop::yield_now()).poll(cx);
-}
-
-/// This loop's place at the shared queue.
-struct Taker {
-    doze: Rc<Doze>,
-    _hook: HookGuard,
-}
-
-impl Taker {
-    fn new(queue: Arc<SharedQueue>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let doze =
-            Rc::new(Doze { queue, id: NEXT.fetch_add(1, Relaxed), waiting: RefCell::default() });
-        Self { _hook: on_sleep(doze.clone()), doze }
-    }
-
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Socket> {
-        if let Some(socket) = self.doze.queue.take() {
-            return Poll::Ready(socket);
-        }
-        let mut waiting = self.doze.waiting.borrow_mut();
-        if !waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker())) {
-            *waiting = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Takes nothing for now: if a wake-up was meant for this loop, another gets it.
-    fn rest(&self) {
-        *self.doze.waiting.borrow_mut() = None;
-        self.doze.queue.pass_on();
-    }
-}
-
-impl Drop for Taker {
-    fn drop(&mut self) {
-        self.rest();
-        self.doze.queue.awake(self.doze.id);
-    }
-}
-
-/// Registers the loop at the queue while it sleeps, and only then.
-struct Doze {
-    queue: Arc<SharedQueue>,
-    id: u64,
-    /// Who waits for a connection; nobody while the listener rests.
-    waiting: RefCell<Option<Waker>>,
-}
-
-impl Doze {
-    fn wake(&self) {
-        let waiting = self.waiting.borrow().clone();
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
-    }
-}
-
-impl SleepHook for Doze {
-    fn before_sleep(&self) -> bool {
-        let waiting = self.waiting.borrow();
-        let Some(waker) = &*waiting else { return true };
-        if self.queue.sleep(self.id, waker) {
-            return true;
-        }
-        drop(waiting);
-        self.wake();
-        false
-    }
-
-    fn after_sleep(&self) {
-        self.queue.awake(self.id);
-    }
-
-    fn pass_by(&self) {
-        if !self.queue.is_empty() {
-            self.wake();
-        }
     }
 }

@@ -11,11 +11,15 @@
 //! say why it ended, and wait until all of that has left.
 
 mod beat;
+mod desk;
 mod given;
 mod handle;
 mod line;
 mod link;
+mod listen;
 mod listener;
+mod taker;
+mod udp;
 
 use std::{
     any::Any,
@@ -34,7 +38,8 @@ pub(crate) use given::Given;
 pub use handle::Worker;
 pub(crate) use line::{Line, Program};
 pub(crate) use link::{Arrival, Command, Denial, Link, Note};
-pub use listener::Listener;
+pub use listener::{Dropped, Listener};
+pub use udp::UdpSocket;
 
 use crate::{
     accept::{Grant, Offer},
@@ -45,7 +50,7 @@ use crate::{
     message::{Members, Message, Packing},
     shared::SlotMeter,
 };
-use listener::Desk;
+use desk::Desk;
 
 /// Who a worker is.
 #[derive(Clone, Debug)]
@@ -195,6 +200,8 @@ pub(crate) struct State {
     answers: RefCell<HashMap<u32, Answer>>,
     desks: RefCell<HashMap<ListenerId, Rc<Desk>>>,
     adopted: RefCell<Vec<(ListenerId, Vec<ConnectionId>)>>,
+    /// Listeners with another room for connections than the primary knows of.
+    rooms: RefCell<Vec<Rc<Desk>>>,
     root: RefCell<Option<Waker>>,
 }
 
@@ -223,6 +230,7 @@ impl State {
             answers: RefCell::default(),
             desks: RefCell::default(),
             adopted: RefCell::default(),
+            rooms: RefCell::default(),
             root: RefCell::default(),
         }
     }
@@ -365,6 +373,18 @@ impl State {
         }
     }
 
+    /// Tells the primary, soon, how many more connections a listener takes.
+    fn room_changed(&self, desk: &Rc<Desk>) {
+        if !desk.room_is_news() {
+            return;
+        }
+        let mut rooms = self.rooms.borrow_mut();
+        if !rooms.iter().any(|known| Rc::ptr_eq(known, desk)) {
+            rooms.push(desk.clone());
+            self.wake_root();
+        }
+    }
+
     /// Tells the primary at once what was adopted.
     fn acknowledge(&self) {
         if self.adopted.borrow().is_empty() {
@@ -378,6 +398,10 @@ impl State {
     fn flush_adopted(&self) {
         for (listener, ids) in std::mem::take(&mut *self.adopted.borrow_mut()) {
             self.send(Note::Adopted { listener, ids });
+        }
+        // Behind what was adopted: the primary subtracts that from the room it knows.
+        for desk in std::mem::take(&mut *self.rooms.borrow_mut()) {
+            desk.tell_room(self);
         }
     }
 

@@ -86,14 +86,16 @@ fn captures_a_window(scene: &Scene, scheduling: Scheduling) {
                 Err(error) => ledger.count(error.to_string()),
             });
         }
-        wait_until("all but a window to be served", || ledger.get("2") == 40 - WINDOW);
+        wait_until("all but a window to be served", || ledger.get("2") >= 40 - WINDOW);
         workers[0].kill().unwrap();
     });
     ledger.assert_only("2");
-    let seen = until_named(&cluster, "exit", 1);
-    assert_eq!(seen.names(Some(workers[0].id())), ["disconnect", "exit"]);
     let report = cluster.shutdown().unwrap();
-    assert_eq!((report.dispatched, report.dispatched_again), (40, WINDOW), "{report}");
+    assert_eq!(report.dispatched, 40, "{report}");
+    // With the fewest connections, whoever is quick gets more than the one that is stuck.
+    let exact = scheduling == Scheduling::RoundRobin;
+    assert!(report.dispatched_again <= WINDOW, "{report}");
+    assert!(!exact || report.dispatched_again == WINDOW, "{report}");
     drop(stuck);
 }
 

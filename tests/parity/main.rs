@@ -11,26 +11,32 @@ mod serve;
 mod support;
 
 mod acts;
+mod addresses;
 mod bodies;
 mod broadcasts;
 mod captured;
 mod clusters;
+mod datagrams;
 mod ending;
 mod events;
 mod forking;
 mod http;
 mod isolation;
 mod leaving;
+mod limits;
 mod listen;
 mod load;
 mod messages;
 mod observing;
+mod orders;
+mod own_sockets;
 mod ports;
 mod process;
 mod roles;
 mod rows;
 mod scheduling;
 mod sending;
+mod sharing;
 mod shutdown;
 mod sockets;
 mod supervised;
@@ -45,6 +51,11 @@ fn main() -> ExitCode {
     let themes = [
         events::SCENARIOS,
         listen::SCENARIOS,
+        addresses::SCENARIOS,
+        own_sockets::SCENARIOS,
+        limits::SCENARIOS,
+        sharing::SCENARIOS,
+        datagrams::SCENARIOS,
         messages::SCENARIOS,
         sending::SCENARIOS,
         sockets::SCENARIOS,
@@ -78,6 +89,8 @@ fn main() -> ExitCode {
         observing::PROGRAMS,
         shutdown::PROGRAMS,
         isolation::PROGRAMS,
+        addresses::PROGRAMS,
+        sharing::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

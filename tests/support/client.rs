@@ -55,6 +55,7 @@ impl Client {
                 Stream::Tcp(stream)
             }
             Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            other => return Err(io::Error::other(format!("{other} takes no connections"))),
         };
         let client = Self { stream, buffer: Vec::new() };
         client.set_patience(DEADLINE)?;

@@ -62,3 +62,13 @@ pub fn signal(pid: u32, signal: i32) {
     let signal = Signal::from_named_raw(signal).unwrap();
     let _ = kill_process(pid, signal);
 }
+
+/// How many connections to this port of IPv4 have been accepted and are open: those that still wait
+/// in a backlog have no inode.
+pub fn accepted(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{port:04X}");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[1].ends_with(&local) && row[3] == ESTABLISHED && row[9] != "0").count()
+}

@@ -340,8 +340,8 @@ impl ProcessLink {
             return Some(());
         }
         arrivals.push_back(Arrival::Command(match frame {
-            Frame::Granted { request, grant } => {
-                Command::Granted { request, grant: grant_of(grant, sockets.next())? }
+            Frame::Granted { request, grant, data } => {
+                Command::Granted { request, grant: grant_of(grant, data, sockets.next())? }
             }
             Frame::Denied { request, errno, text } => {
                 Command::Denied { request, denial: Denial { errno, text } }
@@ -467,10 +467,15 @@ impl Link for ProcessLink {
     }
 }
 
-fn grant_of(grant: wire::Grant, socket: Option<Socket>) -> Option<Grant> {
+fn grant_of(grant: wire::Grant, data: Option<Vec<u8>>, socket: Option<Socket>) -> Option<Grant> {
     let (listener, address, intake) = match grant {
         wire::Grant::Handed { listener, address } => (listener, address, Intake::Offers),
         wire::Grant::Socket { listener, address } => (listener, address, Intake::Socket(socket?)),
     };
-    Some(Grant { listener: ListenerId(listener), address: frames::address_of(address), intake })
+    Some(Grant {
+        listener: ListenerId(listener),
+        address: frames::address_of(address),
+        intake,
+        data: data.map(Into::into),
+    })
 }

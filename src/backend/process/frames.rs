@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    accept::ListenOptions,
+    accept::{SocketOptions, Wanted},
     config::Address,
     error::{Error, ErrorKind, Result},
     id::{ConnectionId, ListenerId},
@@ -28,15 +28,15 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
         }
         Note::Refused(offer) => Frame::Refused { ids: vec![offer.id.0] },
         Note::Online => Frame::Online,
-        Note::Listen { request, address: at, options: ListenOptions { backlog, ipv6_only } } => {
-            let options = wire::ListenOptions { backlog: Some(backlog), ipv6_only };
-            Frame::Listen { request, address: address(&at), options }
-        }
+        Note::Listen { request, wanted: Wanted { address: at, options, data } } => Frame::Listen {
+            request,
+            address: address(&at)?,
+            options: socket_options(options),
+            data: data.map(|data| data.to_vec()),
+        },
         Note::Listening { listener } => Frame::Listening { listener: listener.0 },
         Note::Unlisten { listener } => Frame::Unlisten { listener: listener.0 },
-        Note::Accepting { listener, accepting } => {
-            Frame::Accepting { listener: listener.0, accepting }
-        }
+        Note::Room { listener, connections } => Frame::Room { listener: listener.0, connections },
         Note::Leaving { voluntary } => Frame::Leaving { voluntary },
         Note::Message(_) => {
             let text = "a message is no note on this channel";
@@ -52,15 +52,16 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
 pub(super) fn note(frame: Frame) -> Option<Note> {
     Some(match frame {
         Frame::Online => Note::Online,
-        Frame::Listen { request, address, options } => {
-            let backlog = options.backlog.unwrap_or(ListenOptions::default().backlog);
-            let options = ListenOptions { backlog, ipv6_only: options.ipv6_only };
-            Note::Listen { request, address: address_of(address), options }
+        Frame::Listen { request, address, options, data } => {
+            let address = address_of(address);
+            let options = options_of(options);
+            let data = data.map(Into::into);
+            Note::Listen { request, wanted: Wanted { address, options, data } }
         }
         Frame::Listening { listener } => Note::Listening { listener: ListenerId(listener) },
         Frame::Unlisten { listener } => Note::Unlisten { listener: ListenerId(listener) },
-        Frame::Accepting { listener, accepting } => {
-            Note::Accepting { listener: ListenerId(listener), accepting }
+        Frame::Room { listener, connections } => {
+            Note::Room { listener: ListenerId(listener), connections }
         }
         Frame::Leaving { voluntary } => Note::Leaving { voluntary },
         Frame::Join { topic } => Note::Join { topic },
@@ -79,16 +80,43 @@ fn failure_of(failure: wire::Failure) -> Error {
     Error::new(kind, failure.text)
 }
 
-pub(super) fn address(address: &Address) -> wire::Address {
-    match address {
+/// The address on the wire; a name is resolved before it gets here.
+pub(super) fn address(address: &Address) -> Result<wire::Address> {
+    Ok(match address {
         Address::Tcp(address) => wire::Address::Tcp(*address),
+        Address::Udp(address) => wire::Address::Udp(*address),
         Address::Unix(path) => wire::Address::Unix(path.as_os_str().as_bytes().to_vec()),
-    }
+        Address::Fd(number) => wire::Address::Fd(*number),
+        Address::Host(..) => {
+            let text = format!("{address} is a name, which another process does not resolve");
+            return Err(Error::new(ErrorKind::Protocol, text));
+        }
+    })
 }
 
 pub(super) fn address_of(address: wire::Address) -> Address {
     match address {
         wire::Address::Tcp(address) => Address::Tcp(address),
+        wire::Address::Udp(address) => Address::Udp(address),
         wire::Address::Unix(path) => Address::Unix(PathBuf::from(OsString::from_vec(path))),
+        wire::Address::Fd(number) => Address::Fd(number),
     }
+}
+
+fn socket_options(options: SocketOptions) -> wire::ListenOptions {
+    let SocketOptions { datagram, backlog, ipv6_only, reuse_address, readable_all, writable_all } =
+        options;
+    wire::ListenOptions { backlog, datagram, ipv6_only, reuse_address, readable_all, writable_all }
+}
+
+fn options_of(options: wire::ListenOptions) -> SocketOptions {
+    let wire::ListenOptions {
+        backlog,
+        datagram,
+        ipv6_only,
+        reuse_address,
+        readable_all,
+        writable_all,
+    } = options;
+    SocketOptions { datagram, backlog, ipv6_only, reuse_address, readable_all, writable_all }
 }

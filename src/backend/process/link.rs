@@ -286,6 +286,9 @@ impl Link {
                 let name = frame.name();
                 let note = frames::note(frame).ok_or(Breach::OutOfPlace(name))?;
                 self.check_listener(&note)?;
+                if let Note::Unlisten { listener } = &note {
+                    self.granted.remove(listener);
+                }
                 events.push(Event::Note { worker, note });
             }
         }
@@ -340,7 +343,7 @@ impl Link {
         match note {
             Note::Listening { listener }
             | Note::Unlisten { listener }
-            | Note::Accepting { listener, .. }
+            | Note::Room { listener, .. }
                 if !self.granted.contains(listener) =>
             {
                 Err(Breach::Listener)
@@ -471,7 +474,8 @@ fn keep(offers: &mut BTreeMap<ConnectionId, Kept>, channel: &mut Channel, offer:
 }
 
 fn push_grant(channel: &mut Channel, request: u32, grant: Grant) -> Result<()> {
-    let (listener, address) = (grant.listener.0, frames::address(&grant.address));
+    let (listener, address) = (grant.listener.0, frames::address(&grant.address)?);
+    let data = grant.data.map(|data| data.to_vec());
     let (grant, descriptors): (_, Vec<Descriptor>) = match grant.intake {
         Intake::Offers => (wire::Grant::Handed { listener, address }, Vec::new()),
         Intake::Socket(socket) => {
@@ -482,7 +486,7 @@ fn push_grant(channel: &mut Channel, request: u32, grant: Grant) -> Result<()> {
             return Err(Error::new(ErrorKind::Protocol, text));
         }
     };
-    push(channel, Frame::Granted { request, grant }, descriptors)
+    push(channel, Frame::Granted { request, grant, data }, descriptors)
 }
 
 fn push(channel: &mut Channel, frame: Frame, descriptors: Vec<Descriptor>) -> Result<()> {

@@ -340,7 +340,7 @@ fn a_worker_speaks_of_the_listeners_that_it_was_given() {
     on_loop(async || {
         let (mut link, end) = link_to("exit 0");
         let address = Address::Tcp("127.0.0.1:1".parse().unwrap());
-        let grant = Grant { listener: ListenerId(1), address, intake: Intake::Offers };
+        let grant = Grant { listener: ListenerId(1), address, intake: Intake::Offers, data: None };
         link.ask(Command::Granted { request: 1, grant }).unwrap();
         put(&end, hello(&link));
         put(&end, Frame::Listening { listener: 1 });

@@ -1,0 +1,458 @@
+//! One address that is listened on: its sockets, the workers that share it, and what waits for them.
+//!
+//! Part of the dispatcher, on the primary's loop. The doors of the policies are told in `dispatch`.
+
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::io::Errno;
+use socket2::Socket;
+
+use super::{
+    AcceptQueue, Acceptor, Intake, ListeningSocket, Offer, SharedQueue, SocketOptions, Wanted,
+    dispatch::{Key, Rules},
+};
+use crate::{
+    config::{Address, Memory, Scheduling},
+    event_loop::{Sleep, sleep},
+    id::{ConnectionId, ListenerId, Slot, WorkerId},
+    schedule::{Candidate, LeastConnections, RoundRobin, Schedule},
+};
+
+/// Connections accepted from one socket before the loop looks at everything else again.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long a worker that gave a connection back is offered nothing: it may have run out of
+/// descriptors, and offering at once would go round and round.
+const REST: Duration = Duration::from_millis(50);
+
+pub(super) struct Listening {
+    key: Key,
+    /// Where it really is.
+    address: Address,
+    options: SocketOptions,
+    data: Option<Arc<[u8]>>,
+    entrance: Entrance,
+    members: Vec<Member>,
+    policy: Box<dyn Schedule>,
+    /// Accepted or returned, and not offered yet.
+    parked: VecDeque<(ConnectionId, Socket)>,
+    /// Runs while members rest.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+enum Entrance {
+    Handed {
+        acceptor: Acceptor,
+        socket: ListeningSocket,
+    },
+    /// Workers have the socket: they accept from it, or receive datagrams.
+    Kernel {
+        socket: ListeningSocket,
+    },
+    Queue {
+        acceptor: Acceptor,
+        queue: Arc<SharedQueue>,
+        refused: Option<Socket>,
+        socket: ListeningSocket,
+        /// What is in it goes to workers that drain, not to nobody.
+        for_drain: bool,
+    },
+    Slots {
+        sockets: BTreeMap<Slot, SlotSocket>,
+    },
+}
+
+struct SlotSocket {
+    socket: ListeningSocket,
+    /// Accepts while no worker of this slot does.
+    cover: Option<Acceptor>,
+}
+
+/// A worker that listens here.
+struct Member {
+    worker: WorkerId,
+    slot: Slot,
+    /// As what it asked for this address.
+    asked: Key,
+    /// It said that it is ready.
+    ready: bool,
+    /// How many it can adopt, those in flight included; without a number, any number.
+    room: Option<usize>,
+    /// It gave a connection back a moment ago.
+    resting: bool,
+    in_flight: usize,
+}
+
+impl Listening {
+    pub(super) fn open(key: Key, wanted: &Wanted, slot: Slot, rules: Rules) -> io::Result<Self> {
+        let Wanted { options, .. } = *wanted;
+        // A Unix socket cannot be bound twice, nor can a socket that is there already: reuse-port
+        // shares them like the shared policy. Datagrams are always shared.
+        let may_repeat = !options.datagram && key.name.address.tcp().is_some();
+        let reuse_port = rules.scheduling == Scheduling::ReusePort && may_repeat;
+        let socket = ListeningSocket::bind(&key.name.address, options, reuse_port)?;
+        let address = socket.address()?;
+        let entrance = Entrance::new(socket, options, reuse_port.then_some(slot), rules)?;
+        let policy: Box<dyn Schedule> = match rules.scheduling {
+            Scheduling::LeastConnections => Box::new(LeastConnections::default()),
+            _ => Box::new(RoundRobin::default()),
+        };
+        Ok(Self {
+            key,
+            address,
+            options,
+            data: None,
+            entrance,
+            members: Vec::new(),
+            policy,
+            parked: VecDeque::new(),
+            rest: None,
+        })
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(super) fn data(&self) -> Option<&Arc<[u8]>> {
+        self.data.as_ref()
+    }
+
+    /// Whether no worker listens here.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Makes a worker a member and says how it gets connections.
+    pub(super) fn admit(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        asked: &Key,
+        wanted: Wanted,
+    ) -> io::Result<Intake> {
+        if self.member(worker).is_some() {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        self.lengthen_backlog(wanted.options.backlog)?;
+        let intake = self.intake(slot)?;
+        if self.data.is_none() {
+            self.data = wanted.data;
+        }
+        self.members.push(Member {
+            worker,
+            slot,
+            asked: asked.clone(),
+            ready: false,
+            room: None,
+            resting: false,
+            in_flight: 0,
+        });
+        Ok(intake)
+    }
+
+    /// A worker is ready. Says where, the first time; its turn is after those that were ready before.
+    pub(super) fn ready(&mut self, worker: WorkerId) -> Option<Address> {
+        let at = self.members.iter().position(|member| member.worker == worker && !member.ready)?;
+        let mut member = self.members.remove(at);
+        member.ready = true;
+        self.uncover(member.slot);
+        self.members.push(member);
+        Some(self.address.clone())
+    }
+
+    pub(super) fn set_room(&mut self, worker: WorkerId, room: Option<u32>) {
+        if let Some(member) = self.member(worker) {
+            member.room = room.map(|room| room as usize);
+            member.resting &= room == Some(0);
+        }
+    }
+
+    pub(super) fn adopted(&mut self, worker: WorkerId, connections: usize) {
+        if let Some(member) = self.member(worker) {
+            member.in_flight = member.in_flight.saturating_sub(connections);
+            member.room = member.room.map(|room| room.saturating_sub(connections));
+        }
+    }
+
+    pub(super) fn returned(&mut self, worker: WorkerId, offer: Offer) {
+        if let Some(member) = self.member(worker) {
+            member.in_flight = member.in_flight.saturating_sub(1);
+            member.resting = true;
+            self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
+        }
+        self.parked.push_back((offer.id, offer.socket));
+    }
+
+    /// Takes a worker out and says as what it had asked.
+    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Key> {
+        let at = self.members.iter().position(|member| member.worker == worker)?;
+        let Member { slot, asked, .. } = self.members.remove(at);
+        self.cover(slot);
+        Some(asked)
+    }
+
+    /// Stops listening; what is in a queue is for those that drain now.
+    pub(super) fn close_for_drain(mut self) {
+        if let Entrance::Queue { queue, for_drain, .. } = &mut self.entrance {
+            *for_drain = true;
+            queue.close();
+        }
+    }
+
+    /// Accepts as much as the workers have room for.
+    pub(super) fn accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        window: usize,
+        number: &mut dyn FnMut() -> ConnectionId,
+    ) -> io::Result<()> {
+        self.poll_rest(cx);
+        let room = self.members.iter().map(|member| member.room(window)).sum::<usize>();
+        let mut room = room.saturating_sub(self.parked.len());
+        let parked = &mut self.parked;
+        match &mut self.entrance {
+            Entrance::Kernel { .. } => Ok(()),
+            Entrance::Queue { acceptor, queue, refused, .. } => {
+                fill(acceptor, queue, refused, cx, &mut || {
+                    number();
+                })
+            }
+            Entrance::Handed { acceptor, .. } => {
+                accept_some(acceptor, cx, &mut room, &mut |socket| {
+                    parked.push_back((number(), socket))
+                })
+            }
+            Entrance::Slots { sockets } => {
+                for acceptor in sockets.values_mut().filter_map(|own| own.cover.as_mut()) {
+                    accept_some(acceptor, cx, &mut room, &mut |socket| {
+                        parked.push_back((number(), socket))
+                    })?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Why accepting began to fail, said once for each shortage.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        match &mut self.entrance {
+            Entrance::Kernel { .. } => None,
+            Entrance::Handed { acceptor, .. } | Entrance::Queue { acceptor, .. } => {
+                acceptor.take_failure()
+            }
+            Entrance::Slots { sockets } => {
+                let mut covers = sockets.values_mut().filter_map(|own| own.cover.as_mut());
+                covers.find_map(Acceptor::take_failure)
+            }
+        }
+    }
+
+    /// Offers what is parked, as the policy says.
+    pub(super) fn deal(
+        &mut self,
+        listener: ListenerId,
+        window: usize,
+        open: &dyn Fn(Slot) -> u64,
+        dealt: &mut Vec<(WorkerId, Offer)>,
+    ) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut candidates: Vec<_> =
+            self.members.iter().map(|member| member.candidate(window, open)).collect();
+        while !self.parked.is_empty() {
+            let Some(index) = self.policy.pick(&candidates) else { return };
+            let Some((id, socket)) = self.parked.pop_front() else { return };
+            candidates[index].room -= 1;
+            candidates[index].load += 1;
+            self.members[index].in_flight += 1;
+            dealt.push((self.members[index].worker, Offer { listener, id, socket }));
+        }
+    }
+
+    /// How the worker in `slot` gets connections.
+    fn intake(&mut self, slot: Slot) -> io::Result<Intake> {
+        match &mut self.entrance {
+            Entrance::Handed { .. } => Ok(Intake::Offers),
+            Entrance::Kernel { socket } => Ok(Intake::Socket(socket.share()?)),
+            Entrance::Queue { queue, .. } => Ok(Intake::Queue(queue.clone())),
+            Entrance::Slots { sockets } => {
+                let own = match sockets.entry(slot) {
+                    Entry::Occupied(own) => own.into_mut(),
+                    Entry::Vacant(place) => {
+                        let socket = ListeningSocket::bind(&self.address, self.options, true)?;
+                        place.insert(SlotSocket { socket, cover: None })
+                    }
+                };
+                Ok(Intake::Socket(own.socket.share()?))
+            }
+        }
+    }
+
+    /// The largest backlog that any worker asked for counts.
+    fn lengthen_backlog(&mut self, backlog: u32) -> io::Result<()> {
+        if backlog <= self.options.backlog || self.options.datagram {
+            return Ok(());
+        }
+        self.options.backlog = backlog;
+        self.entrance.sockets().try_for_each(|socket| socket.listen(backlog))
+    }
+
+    fn member(&mut self, worker: WorkerId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.worker == worker)
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        if self.rest.as_mut().is_some_and(|rest| rest.as_mut().poll(cx).is_ready()) {
+            self.rest = None;
+            self.members.iter_mut().for_each(|member| member.resting = false);
+        }
+    }
+
+    /// A worker serves this slot's socket again.
+    fn uncover(&mut self, slot: Slot) {
+        if let Entrance::Slots { sockets } = &mut self.entrance
+            && let Some(own) = sockets.get_mut(&slot)
+        {
+            own.cover = None;
+        }
+    }
+
+    /// The primary accepts for a slot whose worker left: closing its socket would reset what waits in
+    /// its backlog.
+    fn cover(&mut self, slot: Slot) {
+        let Entrance::Slots { sockets } = &mut self.entrance else { return };
+        let Some(own) = sockets.get_mut(&slot) else { return };
+        match own.socket.share().and_then(Acceptor::new) {
+            Ok(acceptor) => own.cover = Some(acceptor),
+            Err(error) => {
+                log::warn!("nobody accepts for slot {} of {}: {error}", slot.get(), self.address);
+            }
+        }
+    }
+}
+
+impl Entrance {
+    /// The door for `socket`; with a `slot`, it is that slot's.
+    fn new(
+        socket: ListeningSocket,
+        options: SocketOptions,
+        slot: Option<Slot>,
+        rules: Rules,
+    ) -> io::Result<Self> {
+        if let Some(slot) = slot {
+            let sockets = BTreeMap::from([(slot, SlotSocket { socket, cover: None })]);
+            return Ok(Self::Slots { sockets });
+        }
+        if options.datagram {
+            return Ok(Self::Kernel { socket });
+        }
+        Ok(match (rules.scheduling, rules.memory) {
+            (Scheduling::RoundRobin | Scheduling::LeastConnections, _) => {
+                Self::Handed { acceptor: Acceptor::new(socket.share()?)?, socket }
+            }
+            (_, Memory::Separate) => Self::Kernel { socket },
+            (_, Memory::Shared) => Self::Queue {
+                acceptor: Acceptor::new(socket.share()?)?,
+                queue: Arc::new(AcceptQueue::new(rules.queue)),
+                refused: None,
+                socket,
+                for_drain: false,
+            },
+        })
+    }
+
+    fn sockets(&self) -> Box<dyn Iterator<Item = &ListeningSocket> + '_> {
+        match self {
+            Self::Handed { socket, .. } | Self::Kernel { socket } | Self::Queue { socket, .. } => {
+                Box::new(std::iter::once(socket))
+            }
+            Self::Slots { sockets } => Box::new(sockets.values().map(|own| &own.socket)),
+        }
+    }
+}
+
+impl Drop for Entrance {
+    /// A worker that is leaving may hold the queue for long; who waits in it must not.
+    fn drop(&mut self) {
+        if let Self::Queue { queue, for_drain: false, .. } = self {
+            while queue.take().is_some() {}
+        }
+    }
+}
+
+impl Member {
+    fn room(&self, window: usize) -> usize {
+        if !self.ready || self.resting {
+            return 0;
+        }
+        self.room.map_or(window, |room| room.min(window)).saturating_sub(self.in_flight)
+    }
+
+    fn candidate(&self, window: usize, open: &dyn Fn(Slot) -> u64) -> Candidate {
+        Candidate {
+            worker: self.worker,
+            load: open(self.slot) + self.in_flight as u64,
+            room: self.room(window),
+        }
+    }
+}
+
+/// Accepts up to `room` connections, and no more than a turn's share.
+fn accept_some(
+    acceptor: &mut Acceptor,
+    cx: &mut Context<'_>,
+    room: &mut usize,
+    take: &mut dyn FnMut(Socket),
+) -> io::Result<()> {
+    for _ in 0..(*room).min(ACCEPTS_PER_TURN) {
+        match acceptor.poll_accept(cx) {
+            Poll::Ready(accepted) => take(accepted?),
+            Poll::Pending => return Ok(()),
+        }
+        *room -= 1;
+    }
+    if *room > 0 {
+        cx.waker().wake_by_ref();
+    }
+    Ok(())
+}
+
+/// Accepts into the queue until it is full or there is nothing more. A full queue wakes the task.
+fn fill(
+    acceptor: &mut Acceptor,
+    queue: &SharedQueue,
+    refused: &mut Option<Socket>,
+    cx: &mut Context<'_>,
+    count: &mut dyn FnMut(),
+) -> io::Result<()> {
+    for _ in 0..ACCEPTS_PER_TURN {
+        let socket = match refused.take() {
+            Some(socket) => socket,
+            None => match acceptor.poll_accept(cx) {
+                Poll::Ready(accepted) => accepted?,
+                Poll::Pending => return Ok(()),
+            },
+        };
+        if let Err(socket) = queue.push(socket, cx.waker()) {
+            *refused = Some(socket);
+            return Ok(());
+        }
+        count();
+    }
+    cx.waker().wake_by_ref();
+    Ok(())
+}
