@@ -383,11 +383,15 @@ fn fails_and_leaves(scene: &Scene) {
     let statuses: Vec<_> = workers.iter().map(|worker| seen.exit(worker.id())).collect();
     let codes = [0, ExitStatus::PANIC, 1].map(ExitStatus::Code);
     assert_eq!(statuses, codes);
-    for worker in &workers {
-        let names = seen.names(Some(worker.id()));
+    for (worker, fails) in workers.iter().zip([false, true, true]) {
+        let mut names = seen.names(Some(worker.id()));
+        names.retain(|name| *name != "error");
         assert_eq!(names, ["fork", "online", "disconnect", "exit"]);
+        let told = seen.names(Some(worker.id())).contains(&"error");
+        assert_eq!(told, fails, "{worker}");
     }
-    assert!(workers.iter().all(|worker| worker.exited_after_disconnect() == Some(true)));
+    let voluntary = |at: usize| workers[at].exited_after_disconnect();
+    assert_eq!([0, 1, 2].map(voluntary), [true, true, false].map(Some));
 }
 
 async fn fail_to_listen(worker: Worker) -> bimodal::Result<()> {

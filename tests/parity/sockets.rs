@@ -242,7 +242,8 @@ fn unix(scene: &Scene) {
     let back = UnixStream::try_from(next_handle(&cluster)).unwrap();
     (&back).write_all(b"through").unwrap();
     assert_eq!(ask(&mut ours, ""), "through");
-    let path = std::env::temp_dir().join(format!("{}-{}", scene.name, std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("{}-{}-{}", scene.name, scene.mode, std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let _ = worker.send_with(2_u8, listener).unwrap();
     let listener = UnixListener::try_from(next_handle(&cluster)).unwrap();
