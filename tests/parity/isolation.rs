@@ -16,6 +16,7 @@ use crate::{
     bodies::idle,
     support::{
         Scenario, Scene, both,
+        client::wait_until_closed,
         events::{next_message, to_the_end, until, until_named},
         only, program, system, wait_until,
     },
@@ -129,7 +130,7 @@ fn closed(scene: &Scene) {
             worker.kill().unwrap();
         }
         until_named(&cluster, "exit", 1);
-        TcpStream::connect(address).unwrap_err();
+        wait_until_closed(&address.into());
         assert_eq!(std::io::Read::read(&mut client, &mut [0]).unwrap_or(0), 0, "{how}");
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a whole cluster.
 
-use std::{net::TcpStream, os::unix::process::CommandExt as _, time::Duration};
+use std::{os::unix::process::CommandExt as _, time::Duration};
 
 use bimodal::{ExitStatus, Worker};
 
@@ -9,6 +9,7 @@ use crate::{
     bodies::greet,
     support::{
         DEADLINE, Scenario, Scene, both,
+        client::wait_until_closed,
         events::{fork_listening, to_the_end, until_named},
         program,
         trap::Trap,
@@ -84,9 +85,7 @@ fn mixture(scene: &Scene) {
         assert_eq!(worker.exit_status(), Some(ExitStatus::Code(0)), "{worker}");
         assert_eq!(worker.exited_after_disconnect(), Some(true), "{worker}");
     }
-    for address in addresses {
-        TcpStream::connect(address.tcp().unwrap()).unwrap_err();
-    }
+    addresses.iter().for_each(wait_until_closed);
     // What is empty can be filled again, and nothing of before is in the way.
     let last = to_the_end(&cluster);
     assert!(last.exits().all(|(_, status)| status.success()));
