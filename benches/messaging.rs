@@ -4,13 +4,17 @@
 //! cargo bench --bench messaging
 //! ```
 //!
+//! `floor` is a bare socket pair: what waking a sleeping thread or process costs on this machine, twice.
+//!
 //! Where `node` is installed the same is measured with `contenders/messaging_cluster.js` and
 //! `contenders/messaging_threads.js` in the same run, and printed; it says so when it is not.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to stop")]
 
 use std::{
+    io::{Read, Write},
     net::UdpSocket,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::Command,
     time::{Duration, Instant},
 };
@@ -22,6 +26,9 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use serde::{Deserialize, Serialize};
 
 const CLUSTER: &str = "messaging";
+
+/// Makes this program the other side of the floor.
+const ECHO: &str = "--floor-echo";
 
 /// Far more than any answer takes: past it something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +55,12 @@ fn main() -> Result<()> {
     if bimodal::worker_of() == Some(CLUSTER) {
         launch(Mode::Process)?;
     }
+    if std::env::args().any(|arg| arg == ECHO) {
+        echo(std::io::stdin(), std::io::stdout());
+        return Ok(());
+    }
     let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    measure_floor(&mut criterion)?;
     for mode in [Mode::Process, Mode::Thread] {
         let cluster = launch(mode)?;
         let worker = cluster.fork()?;
@@ -60,6 +72,44 @@ fn main() -> Result<()> {
         run_node(script);
     }
     Ok(())
+}
+
+/// What two sleeping threads or processes cost each other at the least: 100 bytes over a socket pair and
+/// back, nothing but blocking reads and writes.
+fn measure_floor(criterion: &mut Criterion) -> std::io::Result<()> {
+    let mut group = criterion.benchmark_group("floor");
+    let (near, far) = UnixStream::pair()?;
+    let far = std::thread::spawn(move || echo(&far, &far));
+    group.bench_function("round_trip_between_threads", |bencher| bencher.iter(|| ping(&near)));
+    drop(near);
+    far.join().expect("the other thread echoes to the end");
+    let (near, far) = UnixStream::pair()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(ECHO)
+        .stdin(OwnedFd::from(far.try_clone()?))
+        .stdout(OwnedFd::from(far))
+        .spawn()?;
+    group.bench_function("round_trip_between_processes", |bencher| bencher.iter(|| ping(&near)));
+    drop(near);
+    child.wait()?;
+    group.finish();
+    Ok(())
+}
+
+fn ping(mut stream: &UnixStream) {
+    let mut bytes = [b'x'; 100];
+    stream.write_all(&bytes).expect("the other side reads");
+    stream.read_exact(&mut bytes).expect("the other side answers");
+}
+
+/// Sends back what comes, until nothing does.
+fn echo(mut from: impl Read, mut to: impl Write) {
+    let mut bytes = [0; 100];
+    while from.read_exact(&mut bytes).is_ok() {
+        if to.write_all(&bytes).and_then(|()| to.flush()).is_err() {
+            return;
+        }
+    }
 }
 
 fn launch(mode: Mode) -> Result<Cluster> {
