@@ -1,6 +1,11 @@
 //! Chapters to read, beside the reference.
 //!
-//! Text only: nothing here can be called, and every snippet in Rust is compiled by the tests.
+//! Text only: nothing here can be called, and every snippet in Rust is compiled by the tests, those of
+//! the README as well.
 
 #[doc = include_str!("coming_from_node.md")]
 pub mod coming_from_node {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
