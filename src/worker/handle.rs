@@ -126,9 +126,9 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Setting`] for a name that is empty or has more than 256 bytes;
-    /// [`ErrorKind::Full`] when this worker has joined 1024 names; [`ErrorKind::Closed`] when the
-    /// primary is gone.
+    /// [`ErrorKind::Setting`](crate::ErrorKind::Setting) for a name that is empty or has more than 256
+    /// bytes; [`ErrorKind::Full`](crate::ErrorKind::Full) when this worker has joined 1024 names;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the primary is gone.
     pub fn broadcast(&self, name: impl Into<String>) -> Result<Broadcast> {
         let State { members, identity, .. } = &*self.state;
         let relay = Box::new(UpwardRelay { state: self.state.clone() });
