@@ -1,6 +1,13 @@
 //! The settings of a cluster: chosen, checked, frozen.
 
-use std::{collections::BTreeSet, ffi::OsString, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -11,6 +18,7 @@ use crate::{
     events::Event,
     message::{self, Codec},
     setup::Setup,
+    shared,
     worker::{Body, Outcome, Worker},
 };
 
@@ -20,6 +28,8 @@ use crate::{
 pub struct Builder {
     settings: Settings,
     workers: Workers,
+    /// As they were declared, unchecked.
+    regions: Vec<(String, usize)>,
     scheduling: Option<Scheduling>,
     on_event: Option<Observer>,
 }
@@ -53,6 +63,8 @@ pub struct Settings {
     pub max_message: usize,
     /// How messages between processes are encoded; absent: as [`Codec`] defaults.
     pub codec: Option<Codec>,
+    /// The memory that all share: bytes, in whole words, by name.
+    pub regions: BTreeMap<String, usize>,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
     /// What workers are started with; what was never set holds the default that applies.
@@ -73,10 +85,12 @@ impl Builder {
             shutdown_timeout: Duration::from_secs(10),
             max_message: message::MAX_BYTES,
             codec: None,
+            regions: BTreeMap::new(),
             pin: mode == Mode::Thread,
             setup: Setup::new(),
         };
-        Self { settings, workers: Workers::Auto, scheduling: None, on_event: None }
+        let regions = Vec::new();
+        Self { settings, workers: Workers::Auto, regions, scheduling: None, on_event: None }
     }
 
     /// The cluster's name. Default `default`. A program with several clusters gives each its own: in
@@ -151,6 +165,16 @@ impl Builder {
         self
     }
 
+    /// Declares memory that the primary and all workers share (Node: a `SharedArrayBuffer` that is sent to
+    /// all), to be found with [`Worker::region`] and [`Cluster::region`]: 1 to 1 GiB, rounded up to whole
+    /// words of 8 bytes, zero at first. It lives as long as the cluster, whatever becomes of workers.
+    ///
+    /// There can be 32, each with a name of its own of 1 to 128 bytes.
+    pub fn region(mut self, name: impl Into<String>, bytes: usize) -> Self {
+        self.regions.push((name.into(), bytes));
+        self
+    }
+
     /// Whether each worker thread is pinned to a core. Default true. Processes are never pinned.
     pub fn pin(mut self, pin: bool) -> Self {
         self.settings.pin = pin;
@@ -181,6 +205,7 @@ impl Builder {
     pub fn build(&self) -> Result<Settings> {
         let mut settings = self.settings.clone();
         settings.workers = self.workers.resolve()?;
+        settings.regions = shared::check(&self.regions)?;
         settings.scheduling = self.choose_scheduling(std::env::var_os(Scheduling::VARIABLE))?;
         settings.check()?;
         settings.setup.fill(settings.mode)?;
@@ -205,7 +230,8 @@ impl Builder {
     /// # Errors
     ///
     /// [`ErrorKind::Setting`] as [`build`](Self::build); [`ErrorKind::Start`] when no worker ever got
-    /// ready, with the workers' own reason; [`ErrorKind::Io`] when the primary itself cannot start.
+    /// ready, with the workers' own reason; [`ErrorKind::Io`] when the primary itself cannot start, or a
+    /// region cannot be made.
     pub fn run<F, Fut>(mut self, body: F) -> Result<Report>
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
@@ -227,7 +253,7 @@ impl Builder {
     /// # Errors
     ///
     /// [`ErrorKind::Setting`] as [`build`](Self::build); [`ErrorKind::Io`] when the primary itself
-    /// cannot start.
+    /// cannot start, or a region cannot be made.
     pub fn launch<F, Fut>(self, body: F) -> Result<Cluster>
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,

@@ -32,7 +32,7 @@ use crate::{
     message::{Broadcast, Codec, Members, Packing, Port},
     primary::Primary,
     setup::Setup,
-    shared::{SlotStats, StatsPage},
+    shared::{Regions, SharedBuffer, SlotStats, StatsPage},
     worker::Body,
 };
 
@@ -52,6 +52,7 @@ pub struct Cluster {
 struct Running {
     crew: Arc<Crew>,
     stats: Arc<StatsPage>,
+    regions: Regions,
     thread: JoinHandle<Result<Report>>,
 }
 
@@ -213,11 +214,19 @@ impl Cluster {
     /// [`ErrorKind::Full`] when the program has joined 1024 names; [`ErrorKind::Closed`] in a worker
     /// process of another cluster.
     pub fn broadcast(&self, name: impl Into<String>) -> Result<Broadcast> {
-        let Some(Running { crew, .. }) = &self.primary else {
-            return Err(Error::new(ErrorKind::Closed, "the cluster does nothing in this process"));
-        };
+        let crew = &self.running()?.crew;
         let relay = Box::new(crew.desk.clone());
         Broadcast::join(name.into(), crew.members.clone(), crew.desk.packing, relay)
+    }
+
+    /// The memory that [`Builder::region`] declared under this name: the same in all workers.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when none was declared; [`ErrorKind::Closed`] in a worker process of another
+    /// cluster.
+    pub fn region(&self, name: &str) -> Result<SharedBuffer> {
+        self.running()?.regions.get(name)
     }
 
     /// Makes a channel: two ports, either of which can be sent to any worker of the cluster, or used
@@ -264,6 +273,12 @@ impl Cluster {
             observer(&event);
         }
         self.join()
+    }
+
+    /// What is not there in a worker process of another cluster.
+    fn running(&self) -> Result<&Running> {
+        let idle = || Error::new(ErrorKind::Closed, "the cluster does nothing in this process");
+        self.primary.as_ref().ok_or_else(idle)
     }
 
     fn request(&self, request: Request) -> Result<()> {
@@ -400,7 +415,7 @@ fn start_primary(
         let mut event_loop =
             EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
         let backend = event_loop.enter(|| new_backend(&settings, body))?;
-        let stats = backend.stats().clone();
+        let (stats, regions) = (backend.stats().clone(), backend.regions().clone());
         let packing = packing(&settings, backend.memory());
         let crew = Arc::new(Crew::new(Desk {
             requests: post,
@@ -411,14 +426,14 @@ fn start_primary(
         let primary = event_loop
             .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
         // The caller waits for this.
-        let _ = ready.send((crew, stats));
+        let _ = ready.send((crew, stats, regions));
         event_loop
             .block_on(primary.run())
             .context(ErrorKind::Io, || "the primary's loop failed".into())?
     });
     let thread = thread.context(ErrorKind::Io, || "cannot start the primary's thread".into())?;
     match started.recv() {
-        Ok((crew, stats)) => Ok(Running { crew, stats, thread }),
+        Ok((crew, stats, regions)) => Ok(Running { crew, stats, regions, thread }),
         Err(_) => match thread.join() {
             Ok(Err(error)) => Err(error),
             _ => Err(Error::new(
@@ -431,12 +446,15 @@ fn start_primary(
 
 /// The one place that turns the mode into something else.
 fn new_backend(settings: &Settings, body: Body) -> Result<Box<dyn Backend>> {
-    let common =
-        |memory| Common { name: settings.name.as_str().into(), packing: packing(settings, memory) };
+    let common = |memory| Common {
+        name: settings.name.as_str().into(),
+        packing: packing(settings, memory),
+        regions: settings.regions.clone(),
+    };
     match settings.mode {
         Mode::Thread => {
             let common = common(Memory::Shared);
-            Ok(Box::new(ThreadBackend::new(common, settings.pin, body)))
+            Ok(Box::new(ThreadBackend::new(common, settings.pin, body)?))
         }
         Mode::Process => Ok(Box::new(ProcessBackend::new(common(Memory::Separate))?)),
     }

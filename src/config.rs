@@ -1,4 +1,4 @@
-//! The values a program chooses: mode, scheduling, number of workers.
+//! The values a program chooses: mode, scheduling, number of workers; and limits that several layers keep.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -8,6 +8,9 @@ use std::{
 
 pub use crate::address::{Address, AddressKind};
 use crate::error::{Error, ErrorKind, Result};
+
+/// The most regions of a cluster: their descriptors reach a worker with one packet, beside the stats page.
+pub(crate) const MAX_REGIONS: usize = 32;
 
 /// What a worker is: the one value that changes how a program uses its cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Full,
     /// A message is larger than the cluster's limit.
     TooLarge,
+    /// An index lies outside of what it is an index of.
+    Range,
     /// A message holds another type than the one asked for.
     Type,
     /// A message could not be encoded or decoded.

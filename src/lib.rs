@@ -31,6 +31,7 @@
 //! | endless loop in a handler | can be killed | cannot be killed: left behind, and reported |
 //! | kill | SIGKILL, immediate | at the loop's next turn |
 //! | memory, descriptors, directory, user | per worker | shared |
+//! | memory declared with [`Builder::region`] | shared | shared |
 //! | message | serialized | moved |
 //! | connections | passed as descriptors, or accepted from one socket | moved, or taken from one queue |
 
@@ -78,7 +79,7 @@ pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
 pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
-pub use shared::{SlotStats, StatsPage};
+pub use shared::{SharedBuffer, SlotStats, StatsPage};
 pub use signal::Signal;
 pub use wire::HandleKind;
 pub use worker::{Dropped, Listener, Outcome, UdpSocket, Worker};

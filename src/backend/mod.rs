@@ -22,7 +22,7 @@ use crate::{
     event::ExitStatus,
     id::{Slot, WorkerId},
     message::{Message, Packing},
-    shared::StatsPage,
+    shared::{Regions, Sizes, StatsPage},
     signal::Signal,
     worker::{Command, Line, Note},
 };
@@ -42,6 +42,9 @@ pub(crate) trait Backend {
 
     /// The page on which workers count.
     fn stats(&self) -> &Arc<StatsPage>;
+
+    /// The memory that workers share with the program.
+    fn regions(&self) -> &Regions;
 
     /// Starts a worker and says in which process it runs.
     ///
@@ -143,4 +146,6 @@ pub(crate) struct Common {
     pub(crate) name: Arc<str>,
     /// How messages are packed.
     pub(crate) packing: Packing,
+    /// The regions that are shared with them.
+    pub(crate) regions: Sizes,
 }

@@ -1,4 +1,4 @@
-//! Words that several threads or several processes share: the backing of the stats page.
+//! Words that several threads or several processes share: the backing of the stats page and of regions.
 //!
 //! Every word is an atomic, so any thread of any process that has the words mapped may use any of them at
 //! any time. A mapped page is never smaller than it was when it was checked: its size is sealed first.
@@ -45,6 +45,12 @@ impl SharedWords {
         Self { backing: Backing::Heap(lines), words }
     }
 
+    /// Words of this process, for its threads; memory is used for what is touched.
+    pub(crate) fn anonymous(words: usize) -> io::Result<Self> {
+        let mapping = MmapOptions::new().len(size_in_bytes(words)?).map_anon()?;
+        Ok(Self { backing: Backing::Mapped(mapping.into()), words })
+    }
+
     /// Words that another process can [`map`](Self::map), and the descriptor to hand to it.
     pub(crate) fn memfd(name: &str, words: usize) -> io::Result<(Self, OwnedFd)> {
         let size = size_in_bytes(words)?;
@@ -72,6 +78,12 @@ impl SharedWords {
         Ok(Self { backing: Backing::Mapped(mapping), words })
     }
 
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.words
+    }
+
     /// The word at `index`.
     ///
     /// # Panics
@@ -87,8 +99,9 @@ impl SharedWords {
     fn lines(&self) -> &[Line] {
         match &self.backing {
             Backing::Heap(lines) => lines,
-            // SAFETY: the mapping starts at a page, is at least this long (`map` checked the size, and it
-            // is sealed), lives as long as `self`, and any bytes are valid atomics, whoever else writes.
+            // SAFETY: the mapping starts at a page, is at least this long (`anonymous` made it so; `map`
+            // checked the size, and it is sealed), lives as long as `self`, and any bytes are valid atomics,
+            // whoever else writes.
             Backing::Mapped(mapping) => unsafe {
                 std::slice::from_raw_parts(
                     mapping.as_ptr().cast::<Line>(),
@@ -150,8 +163,9 @@ mod tests {
     #[test]
     fn words_start_at_zero_aligned_and_apart() {
         let (mapped, _fd) = SharedWords::memfd("bimodal-test", 40).unwrap();
-        for page in [SharedWords::heap(40), mapped] {
-            assert_eq!(page.words, 40);
+        let anonymous = SharedWords::anonymous(40).unwrap();
+        for page in [SharedWords::heap(40), mapped, anonymous] {
+            assert_eq!(page.len(), 40);
             assert_eq!(std::ptr::from_ref(page.get(0)).addr() % 128, 0);
             for index in 0..40 {
                 assert_eq!(page.get(index).fetch_add(index as u64, Relaxed), 0);
@@ -192,8 +206,11 @@ mod tests {
     #[test]
     fn impossible_sizes_are_refused() {
         for words in [0, usize::MAX, usize::MAX / 8] {
-            let error = SharedWords::memfd("bimodal-test", words).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{words}");
+            let memfd = SharedWords::memfd("bimodal-test", words).unwrap_err();
+            let anonymous = SharedWords::anonymous(words).unwrap_err();
+            for error in [memfd, anonymous] {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{words}");
+            }
         }
     }
 

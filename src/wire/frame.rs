@@ -11,6 +11,7 @@ use super::{
     WireError,
     bytes::{Reader, Writer, within},
 };
+use crate::config::MAX_REGIONS;
 
 /// One logical message of the channel.
 ///
@@ -18,7 +19,7 @@ use super::{
 /// both send `Message` and `Taken`; all others come from the worker. The codec does not check the direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// The primary's answer to `Hello`, with one descriptor: the stats page.
+    /// The primary's answer to `Hello`, with descriptors: the stats page, then each region.
     Welcome {
         /// Always [`VERSION`].
         version: u16,
@@ -38,6 +39,8 @@ pub(crate) enum Frame {
         json: bool,
         /// Whether a `Message` follows that is not for `recv`: the data the worker starts with.
         data: bool,
+        /// The regions that the cluster shares, at most [`MAX_REGIONS`].
+        regions: Vec<Region>,
     },
     /// A `Listen` that worked.
     Granted {
@@ -156,6 +159,15 @@ pub(crate) enum Frame {
         /// The messages, at least one.
         letters: Vec<Letter>,
     },
+}
+
+/// A region that the cluster shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many words of 8 bytes it has.
+    pub(crate) words: u64,
 }
 
 /// A message of the user's in encoded form.
@@ -322,7 +334,8 @@ impl Frame {
     /// How many descriptors travel with this frame.
     pub(crate) fn descriptors(&self) -> usize {
         match self {
-            Self::Welcome { .. } | Self::Granted { grant: Grant::Socket { .. }, .. } => 1,
+            Self::Welcome { regions, .. } => 1 + regions.len(),
+            Self::Granted { grant: Grant::Socket { .. }, .. } => 1,
             Self::Connections { ids, .. } => ids.len(),
             Self::Message { handle, .. } => handle.iter().len(),
             _ => 0,
@@ -374,6 +387,7 @@ impl Frame {
                 max_message,
                 json,
                 data,
+                regions,
             } => {
                 to.u16(*version);
                 to.u64(*worker);
@@ -384,6 +398,7 @@ impl Frame {
                 to.u64(*max_message);
                 to.bool(*json);
                 to.bool(*data);
+                write_regions(to, regions)?;
             }
             Self::Granted { request, grant, data } => {
                 to.u32(*request);
@@ -474,6 +489,7 @@ impl Frame {
                 max_message: from.u64("the message limit")?,
                 json: from.bool("the codec")?,
                 data: from.bool("data")?,
+                regions: read_regions(from)?,
             },
             kind::GRANTED => Self::Granted {
                 request: from.u32("a request")?,
@@ -531,6 +547,25 @@ impl Frame {
             got => return Err(WireError::Kind { got }),
         })
     }
+}
+
+fn write_regions(to: &mut Writer, regions: &[Region]) -> Result<(), WireError> {
+    to.u32(within("a list of regions", regions.len(), MAX_REGIONS)?);
+    regions.iter().try_for_each(|Region { name, words }| {
+        to.counted("a region's name", name.as_bytes(), NAME_LIMIT)?;
+        to.u64(*words);
+        Ok(())
+    })
+}
+
+fn read_regions(from: &mut Reader<'_>) -> Result<Vec<Region>, WireError> {
+    let count = from.u32("a number of regions")? as usize;
+    within("a list of regions", count, MAX_REGIONS)?;
+    let region = |_| {
+        let name = from.text("a region's name", NAME_LIMIT)?;
+        Ok(Region { name, words: from.u64("a region's words")? })
+    };
+    (0..count).map(region).collect()
 }
 
 /// At least one; how many follows from the packet's length.

@@ -22,11 +22,11 @@ use std::io::IoSlice;
 
 use bytes::{Reader, Writer};
 pub use frame::HandleKind;
-pub(crate) use frame::{Address, Failure, Frame, Grant, Letter, ListenOptions};
+pub(crate) use frame::{Address, Failure, Frame, Grant, Letter, ListenOptions, Region};
 use frame::{kind, read_handle};
 
 /// The protocol's version. Both sides must have the same one; it is the first thing they tell each other.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 
 /// The largest packet, in bytes; well below what a `SOCK_SEQPACKET` takes with default buffers.
 pub(crate) const PACKET_LIMIT: usize = 64 * 1024;

@@ -83,19 +83,24 @@ fn grants() -> impl Strategy<Value = Grant> {
 
 fn from_primary() -> impl Strategy<Value = Frame> {
     let flags = any::<(u64, bool, bool)>();
-    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), flags).prop_map(
-        |(worker, [slot, slots, generation], name, (max_message, json, data))| Frame::Welcome {
-            version: VERSION,
-            worker,
-            slot,
-            slots,
-            generation,
-            name,
-            max_message,
-            json,
-            data,
-        },
-    );
+    let region = any::<(String, u64)>().prop_map(|(name, words)| Region { name, words });
+    let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), flags, vec(region, 0..4))
+        .prop_map(
+            |(worker, [slot, slots, generation], name, (max_message, json, data), regions)| {
+                Frame::Welcome {
+                    version: VERSION,
+                    worker,
+                    slot,
+                    slots,
+                    generation,
+                    name,
+                    max_message,
+                    json,
+                    data,
+                    regions,
+                }
+            },
+        );
     prop_oneof![
         welcome,
         (any::<u32>(), grants(), data()).prop_map(|(request, grant, data)| Frame::Granted {

@@ -1,4 +1,4 @@
-//! What a worker was given at its start: arguments, variables, data.
+//! What a worker was given at its start: arguments, variables, data, regions.
 
 use std::{
     cell::RefCell,
@@ -12,14 +12,17 @@ use super::Worker;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
+    shared::{Regions, SharedBuffer},
 };
 
-/// What a worker starts with. Nothing of it is shared with the primary or with other workers.
+/// What a worker starts with. Nothing of it but the regions is shared with the primary or with other
+/// workers.
 #[derive(Debug)]
 pub(crate) struct Given {
     args: Vec<OsString>,
     vars: BTreeMap<OsString, OsString>,
     data: RefCell<Data>,
+    regions: Regions,
 }
 
 #[derive(Debug)]
@@ -34,8 +37,9 @@ impl Given {
         args: Vec<OsString>,
         vars: BTreeMap<OsString, OsString>,
         data: Option<Message>,
+        regions: Regions,
     ) -> Self {
-        Self { args, vars, data: RefCell::new(data.map_or(Data::None, Data::Here)) }
+        Self { args, vars, data: RefCell::new(data.map_or(Data::None, Data::Here)), regions }
     }
 
     fn take<T: DeserializeOwned + 'static>(&self) -> Result<T> {
@@ -93,5 +97,15 @@ impl Worker {
     /// still be taken then. [`ErrorKind::Codec`] when the bytes do not decode.
     pub fn data<T: DeserializeOwned + 'static>(&self) -> Result<T> {
         self.state.given.take()
+    }
+
+    /// The memory that [`Builder::region`](crate::Builder::region) declared under this name: the same in
+    /// all workers and in the primary.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when none was declared.
+    pub fn region(&self, name: &str) -> Result<SharedBuffer> {
+        self.state.given.regions.get(name)
     }
 }

@@ -32,6 +32,7 @@ mod orders;
 mod own_sockets;
 mod ports;
 mod process;
+mod regions;
 mod roles;
 mod rows;
 mod scheduling;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ports::SCENARIOS,
         broadcasts::SCENARIOS,
         load::SCENARIOS,
+        regions::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,

@@ -22,13 +22,17 @@ use crate::{
 
 /// Where messages are encoded, and a process can end without its queue.
 const PROCESS: &[Mode] = &[Mode::Process];
+/// Where messages are moved.
+const THREAD: &[Mode] = &[Mode::Thread];
 
 pub const SCENARIOS: &[Scenario] = &[
     both("a_refused_send_gives_everything_back", refused).proves(&["MSG-06", "ERR-06"]),
     // Only what is encoded can fail to be.
     only(PROCESS, "a_value_that_cannot_be_encoded_is_refused", unencodable)
         .proves(&["MSG-08", "THR-25", "THR-27"]),
-    only(PROCESS, "either_codec_keeps_what_it_can_express", codecs).proves(&["MSG-10"]),
+    only(PROCESS, "either_codec_keeps_what_it_can_express", codecs).proves(&["MSG-10", "FORK-26"]),
+    // Only what is moved needs no encoding.
+    only(THREAD, "a_value_that_no_codec_takes_is_moved_all_the_same", moved).proves(&["FORK-26"]),
     both("a_worker_is_slowed_then_refused_then_goes_on", slowed).proves(&["MSG-04", "MSG-07"]),
     both("a_receipt_says_that_a_message_has_left_and_no_more", receipts).proves(&["MSG-05"]),
     // A thread's queue outlives it.
@@ -76,7 +80,7 @@ fn refused(scene: &Scene) {
 }
 
 /// Refuses to be encoded.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 struct Stubborn(u8);
 
 impl Serialize for Stubborn {
@@ -149,7 +153,13 @@ fn codecs(scene: &Scene) {
         let builder = scene.another(scene.mode, &codec.to_string());
         (codec, builder.codec(codec).launch(echo_and_nan).unwrap())
     });
+    for unknown in ["advanced", "JSON", ""] {
+        let error = unknown.parse::<Codec>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setting);
+        assert!(error.to_string().contains("must be message-pack or json"), "{error}");
+    }
     for (codec, cluster) in clusters {
+        assert_eq!(cluster.settings().codec, Some(codec));
         let worker = cluster.fork().unwrap();
         let _ = worker.send(rich.clone()).unwrap();
         assert_eq!(next_message::<Rich>(&cluster).1, rich, "{codec}");
@@ -167,6 +177,24 @@ async fn echo_and_nan(worker: Worker) {
     let rich = worker.recv().await.unwrap().get::<Rich>().unwrap();
     let _ = worker.send(rich).unwrap();
     let _ = worker.send(f64::NAN).unwrap();
+    idle(worker).await;
+}
+
+fn moved(scene: &Scene) {
+    for codec in [Codec::MessagePack, Codec::Json] {
+        let error = scene.builder().codec(codec).launch(idle).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setting);
+        assert!(error.to_string().contains("`codec`"), "{error}");
+    }
+    let cluster = scene.builder().max_message(1).launch(send_back).unwrap();
+    let worker = cluster.fork().unwrap();
+    let _ = worker.send(Stubborn(7)).unwrap();
+    assert_eq!(next_message::<Stubborn>(&cluster).1.0, 7);
+}
+
+async fn send_back(worker: Worker) {
+    let value = worker.recv().await.unwrap().get::<Stubborn>().unwrap();
+    let _ = worker.send(value).unwrap();
     idle(worker).await;
 }
 

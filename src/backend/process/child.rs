@@ -36,7 +36,7 @@ use crate::{
     event_loop::{EventLoop, Signals, timeout},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::{self, Codec, Message, Packing},
-    shared::{SlotMeter, StatsPage},
+    shared::{Regions, SlotMeter, StatsPage},
     sys::{channel as packets, environment, process, thread},
     wire::{self, Frame},
     worker::{self, Arrival, Body, Command, Denial, Ended, Given, Identity, Link, Note},
@@ -153,13 +153,13 @@ fn begin(invitation: Invitation) -> Result<Begun> {
         .context(ErrorKind::Start, || "wait for the primary's welcome".into())?;
     let (frame, descriptors) = welcomed?;
     let has_data = matches!(frame, Frame::Welcome { data: true, .. });
-    let (identity, meter) = enter_cluster(invitation.worker, frame, descriptors)?;
+    let (identity, meter, regions) = enter_cluster(invitation.worker, frame, descriptors)?;
     let packing = identity.packing;
     channel.allow_messages(packing.max_bytes as u64);
     let data =
         if has_data { Some(receive_data(&mut event_loop, &mut channel, packing)?) } else { None };
     let vars = std::env::vars_os().filter(|(name, _)| name != MARKER).collect();
-    let given = Given::new(std::env::args_os().skip(1).collect(), vars, data);
+    let given = Given::new(std::env::args_os().skip(1).collect(), vars, data, regions);
     let link = Rc::new(ProcessLink::new(channel, terminate, packing));
     Ok(Begun { link, identity, given, meter, event_loop })
 }
@@ -207,11 +207,19 @@ fn enter_cluster(
     invited: WorkerId,
     frame: Frame,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Identity, SlotMeter)> {
+) -> Result<(Identity, SlotMeter, Regions)> {
     let refuse = |text: String| Err(Error::new(ErrorKind::Protocol, text));
     let name = frame.name();
     let Frame::Welcome {
-        worker, slot, slots, generation, name: cluster, max_message, json, ..
+        worker,
+        slot,
+        slots,
+        generation,
+        name: cluster,
+        max_message,
+        json,
+        regions,
+        ..
     } = frame
     else {
         return refuse(format!("the primary sent {name} before its welcome"));
@@ -220,10 +228,14 @@ fn enter_cluster(
     if worker != invited.get() || slots != StatsPage::ROWS || slot >= slots {
         return refuse(format!("the welcome is for worker {worker} in slot {slot} of {slots}"));
     }
-    let Some(page) = descriptors.into_iter().next() else {
+    let mut descriptors = descriptors.into_iter();
+    let Some(page) = descriptors.next() else {
         return refuse("the welcome came without the stats page".into());
     };
     let page = StatsPage::map(page).context(ErrorKind::Start, || "map the stats page".into())?;
+    // As many descriptors as regions: whoever decoded the frame has counted.
+    let given = regions.into_iter().zip(descriptors);
+    let regions = Regions::map(given.map(|(region, fd)| (region.name, region.words, fd)))?;
     let identity = Identity {
         worker: invited,
         slot: Slot(slot),
@@ -235,7 +247,7 @@ fn enter_cluster(
             max_bytes: usize::try_from(max_message).unwrap_or(usize::MAX),
         },
     };
-    Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock())))
+    Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock()), regions))
 }
 
 /// A terminal's SIGINT is the primary's to answer; SIGTERM is watched on the current loop.

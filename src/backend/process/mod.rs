@@ -38,7 +38,7 @@ use crate::{
     error::{Context as _, ErrorKind, Result},
     id::WorkerId,
     message::Codec,
-    shared::StatsPage,
+    shared::{Regions, StatsPage},
     sys::channel::seqpacket_pair,
     wire::{self, Frame},
     worker::Command,
@@ -53,6 +53,9 @@ pub(crate) struct ProcessBackend {
     stats: Arc<StatsPage>,
     /// What a worker maps to see the same page.
     page: Arc<OwnedFd>,
+    regions: Regions,
+    /// The same for the regions, in their order.
+    region_files: Vec<Arc<OwnedFd>>,
     links: BTreeMap<WorkerId, Link>,
     /// What happened outside of `poll`.
     events: Vec<Event>,
@@ -65,14 +68,17 @@ impl ProcessBackend {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`]: the stats page could not be made.
+    /// [`ErrorKind::Io`]: the stats page or a region could not be made.
     pub(crate) fn new(common: Common) -> Result<Self> {
         let (stats, page) =
             StatsPage::memfd().context(ErrorKind::Io, || "make the stats page".into())?;
+        let (regions, files) = Regions::memfd(&common.regions)?;
         Ok(Self {
             common,
             stats,
             page: Arc::new(page),
+            regions,
+            region_files: files.into_iter().map(Arc::new).collect(),
             links: BTreeMap::new(),
             events: Vec::new(),
             abandoned: Vec::new(),
@@ -100,7 +106,9 @@ impl ProcessBackend {
     fn first_frames(&self, spec: &mut WorkerSpec) -> io::Result<Vec<(Frame, Vec<Descriptor>)>> {
         let data = spec.outfit.data.take();
         let welcome = self.welcome(spec, data.is_some())?;
-        let mut frames: Vec<(_, Vec<Descriptor>)> = vec![(welcome, vec![self.page.clone()])];
+        let mut memory: Vec<Descriptor> = vec![self.page.clone()];
+        memory.extend(self.region_files.iter().map(|file| file.clone() as Descriptor));
+        let mut frames = vec![(welcome, memory)];
         if let Some(data) = data {
             let unencoded = |_| io::Error::other("the worker's data is not encoded");
             let (letter, _) = data.into_letter().map_err(unencoded)?;
@@ -111,6 +119,8 @@ impl ProcessBackend {
 
     fn welcome(&self, spec: &WorkerSpec, data: bool) -> io::Result<Frame> {
         let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
+        let region =
+            |(name, words)| wire::Region { name: str::to_owned(name), words: words as u64 };
         Ok(Frame::Welcome {
             version: wire::VERSION,
             worker: spec.worker.get(),
@@ -121,6 +131,7 @@ impl ProcessBackend {
             max_message: self.common.packing.max_bytes as u64,
             json: self.common.packing.codec == Codec::Json,
             data,
+            regions: self.regions.words().map(region).collect(),
         })
     }
 
@@ -140,6 +151,10 @@ impl Backend for ProcessBackend {
 
     fn stats(&self) -> &Arc<StatsPage> {
         &self.stats
+    }
+
+    fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     fn start(&mut self, mut spec: WorkerSpec) -> Result<u32> {

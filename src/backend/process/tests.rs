@@ -20,6 +20,7 @@ use crate::{
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
     message::Packing,
+    shared::Sizes,
     sys::channel::send_packet,
     wire::Outgoing,
     worker::{Line, Note},
@@ -234,7 +235,8 @@ fn worker_fixture() {
 }
 
 fn backend() -> ProcessBackend {
-    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING }).unwrap()
+    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING, regions: Sizes::new() })
+        .unwrap()
 }
 
 /// Waits until the backend has said `last`, and gives all that it has said.

@@ -24,7 +24,7 @@ use crate::{
     event::ExitStatus,
     event_loop::{Mailbox, Postbox, mailbox},
     id::WorkerId,
-    shared::StatsPage,
+    shared::{Regions, StatsPage},
     signal::Signal,
     worker::{Body, Command, Ended, Given, Identity, Note},
 };
@@ -40,6 +40,7 @@ pub(crate) struct ThreadBackend {
     cores: Vec<CoreId>,
     body: Body,
     stats: Arc<StatsPage>,
+    regions: Regions,
     workers: HashMap<WorkerId, Running>,
     up: (Postbox<Up>, Mailbox<Up>),
     /// Known already, not told yet.
@@ -55,8 +56,13 @@ struct Running {
 
 impl ThreadBackend {
     /// A backend without workers; each will be pinned to a core if `pin`.
-    pub(crate) fn new(common: Common, pin: bool, body: Body) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`]: a region could not be made.
+    pub(crate) fn new(common: Common, pin: bool, body: Body) -> Result<Self> {
+        Ok(Self {
+            regions: Regions::anonymous(&common.regions)?,
             common,
             cores: if pin { usable_cores() } else { Vec::new() },
             body,
@@ -65,7 +71,7 @@ impl ThreadBackend {
             up: mailbox(),
             pending: Vec::new(),
             told: Vec::new(),
-        }
+        })
     }
 
     fn core_for(&self, spec: &WorkerSpec) -> Option<CoreId> {
@@ -88,7 +94,7 @@ impl ThreadBackend {
             builder = builder.stack_size(bytes);
         }
         let Outfit { args, vars, data, .. } = spec.outfit;
-        let given = Given::new(args, vars, data);
+        let given = Given::new(args, vars, data, self.regions.clone());
         builder.spawn(move || body::run(identity, given, far, core, stats, &body))
     }
 
@@ -127,6 +133,10 @@ impl Backend for ThreadBackend {
 
     fn stats(&self) -> &Arc<StatsPage> {
         &self.stats
+    }
+
+    fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     fn start(&mut self, spec: WorkerSpec) -> Result<u32> {

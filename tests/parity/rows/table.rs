@@ -14,7 +14,7 @@ use super::{Cell, Importance, Row, SECTIONS};
 use crate::support::{BOTH, Scenario};
 
 /// Whether a core row without a proof is a failure, beside being visible in the table.
-const CORE_ROWS_MUST_BE_PROVEN: bool = false;
+const CORE_ROWS_MUST_BE_PROVEN: bool = true;
 
 const COMMAND: &str = "BIMODAL_BLESS=1 cargo test --all-features --test parity -- node_rows";
 

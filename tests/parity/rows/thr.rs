@@ -160,8 +160,10 @@ pub const ROWS: &[Row] = &[
     nice(
         "THR-31",
         "A worker can send to another by id, and learns what became of it.",
-        Adapted("by way of the primary"),
-        Holds,
+        No(
+            "one end of a channel, by way of the primary, does it: a send by id would be a second way",
+        ),
+        No("as in Process"),
     ),
     nice(
         "THR-32",
