@@ -27,13 +27,20 @@ use crate::{
 /// all calls (`SeqCst`, as in Node). Two words are never read or written together.
 ///
 /// ```no_run
-/// # use bimodal::{Cluster, Mode, Result, Worker};
-/// let cluster = Cluster::builder(Mode::Process).region("hits", 8).launch(|worker: Worker| async move {
+/// use bimodal::{Cluster, Mode, Result, Worker};
+///
+/// async fn hit(worker: Worker) -> Result<()> {
 ///     worker.region("hits")?.add(0, 1)?;
-///     Result::Ok(())
-/// })?;
-/// println!("{} hits", cluster.region("hits")?.load(0)?);
-/// # Result::Ok(())
+///     Ok(())
+/// }
+///
+/// fn main() -> Result<()> {
+///     let cluster = Cluster::builder(Mode::Process).region("hits", 8).launch(hit)?;
+///     cluster.fork()?;
+///     cluster.events().for_each(drop);
+///     println!("{} hits", cluster.region("hits")?.load(0)?);
+///     Ok(())
+/// }
 /// ```
 #[derive(Clone)]
 pub struct SharedBuffer {
