@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
     builder::Settings,
+    clock,
     config::Address,
     error::Error,
     event::{ExitStatus, State},
@@ -244,6 +245,22 @@ impl EventStream {
         if self.counters.live.load(SeqCst) == 0 {
             return None;
         }
+        self.look_again(deadline).or_else(|| self.sleep(deadline))
+    }
+
+    fn look_again(&self, deadline: Option<Instant>) -> Option<Event> {
+        let end = clock::now() + clock::LOOK_AGAIN;
+        let end = deadline.map_or(end, |deadline| deadline.min(end));
+        while clock::now() < end {
+            std::thread::yield_now();
+            if let Some(event) = self.at_hand() {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> Option<Event> {
         let received = match deadline {
             Some(deadline) => self.receiver.recv_deadline(deadline).ok(),
             None => self.receiver.recv().ok(),
@@ -292,7 +309,7 @@ impl<'a> Events<'a> {
 
     /// The next event, if it comes within this time.
     pub fn next_timeout(&mut self, time: Duration) -> Option<Event> {
-        self.stream.next(crate::clock::now().checked_add(time))
+        self.stream.next(clock::now().checked_add(time))
     }
 }
 

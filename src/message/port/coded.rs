@@ -160,15 +160,20 @@ impl Coded {
     }
 
     pub(super) fn wait_next(&self, deadline: Option<Instant>) -> Option<Message> {
+        let sleepless = clock::now() + clock::LOOK_AGAIN;
         loop {
             if let Some(message) = self.try_next() {
                 return Some(message);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
-            if self.ended.get() || left.is_some_and(|left| left.is_zero()) {
+            let now = clock::now();
+            if self.ended.get() || deadline.is_some_and(|deadline| deadline <= now) {
                 return None;
             }
-            self.wait(left);
+            if now < sleepless {
+                std::thread::yield_now();
+            } else {
+                self.wait(deadline.map(|deadline| deadline.duration_since(now)));
+            }
         }
     }
 
