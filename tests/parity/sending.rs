@@ -541,6 +541,7 @@ fn still(scene: &Scene) {
     let trap = Trap::new();
     let cluster = scene.builder().launch(trapped_echo).unwrap();
     let [stuck, healthy] = [(); 2].map(|()| cluster.fork().unwrap());
+    until_named(&cluster, "online", 2);
     let _ = stuck.send(trap.address()).unwrap();
     let _ = healthy.send(String::new()).unwrap();
     let caught = trap.caught();
