@@ -1,8 +1,10 @@
 //! What the workers of the scenarios do.
 
-use bimodal::{Address, Connection, Listener, Result, Worker, event_loop};
+use std::net::TcpStream;
 
-use crate::support::trap;
+use bimodal::{Address, Cluster, Connection, Listener, Result, Worker, WorkerHandle, event_loop};
+
+use crate::support::trap::{self, Trap};
 
 /// Where scenarios listen: any free port, the same for all workers.
 pub const ANYWHERE: &str = "127.0.0.1:0";
@@ -43,6 +45,18 @@ pub async fn keep(worker: Worker) -> Result<()> {
 /// Does nothing until it is told to leave.
 pub async fn idle(worker: Worker) {
     worker.draining().await;
+}
+
+/// Steps into the trap that the first message names.
+pub async fn get_stuck(worker: &Worker) {
+    trap::step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+}
+
+/// Forks a worker whose body begins with [`get_stuck`], and waits until it is. Dropping the stream lets it go.
+pub fn fork_stuck(cluster: &Cluster, trap: &Trap) -> (WorkerHandle, TcpStream) {
+    let worker = cluster.fork().unwrap();
+    let _ = worker.send(trap.address()).unwrap();
+    (worker, trap.caught())
 }
 
 /// Steps into the trap that each message names.

@@ -4,11 +4,11 @@ use bimodal::{ErrorKind, Flow, Mode, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bodies::idle,
+    bodies::{fork_stuck, get_stuck, idle},
     support::{
         Scenario, Scene, both,
         events::{next_message, to_the_end, until_named},
-        trap::{Trap, step_into},
+        trap::Trap,
         wait_until,
     },
 };
@@ -160,9 +160,7 @@ const PLENTY: u32 = 1 << 20;
 fn pressure(scene: &Scene) {
     let trap = Trap::new();
     let cluster = scene.builder().launch(count_after_the_trap).unwrap();
-    let worker = cluster.fork().unwrap();
-    let _ = worker.send(trap.address()).unwrap();
-    let stuck = trap.caught();
+    let (worker, stuck) = fork_stuck(&cluster, &trap);
     let mut slow_at = None;
     let full_at = (0..PLENTY).find(|number| match worker.send(*number) {
         Ok(Flow::Go) => {
@@ -193,7 +191,7 @@ fn pressure(scene: &Scene) {
 
 async fn count_after_the_trap(worker: Worker) {
     let mut count = 0_u32;
-    step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+    get_stuck(&worker).await;
     while let Some(message) = worker.recv().await {
         assert_eq!(message.get::<u32>().unwrap(), count);
         count += 1;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bimodal::{ErrorKind, Event, Mode, Port, Worker, event_loop};
 
 use crate::{
-    bodies::idle,
+    bodies::{fork_stuck, get_stuck, idle},
     support::{
         DEADLINE, Scenario, Scene, both,
         events::{next_message, until_named},
         only,
-        trap::{Trap, step_into},
+        trap::Trap,
     },
 };
 
@@ -177,13 +177,11 @@ fn dies(scene: &Scene) {
     let cluster = scene
         .builder()
         .launch(|worker: Worker| async move {
-            step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+            get_stuck(&worker).await;
             idle(worker).await;
         })
         .unwrap();
-    let worker = cluster.fork().unwrap();
-    let _ = worker.send(trap.address()).unwrap();
-    let _stuck = trap.caught();
+    let (worker, _stuck) = fork_stuck(&cluster, &trap);
     let (near, far) = cluster.channel().unwrap();
     let (inner, outer) = cluster.channel().unwrap();
     let _ = near.send_with(1_u8, outer).unwrap();

@@ -11,7 +11,7 @@ use bimodal::{Codec, ErrorKind, Event, Flow, Mode, Worker, event_loop};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    bodies::idle,
+    bodies::{fork_stuck, get_stuck, idle},
     support::{
         DEADLINE, Scenario, Scene, both,
         events::{next_message, to_the_end, until, until_named},
@@ -268,7 +268,7 @@ fn receipts(scene: &Scene) {
 
 async fn count_after_the_trap(worker: Worker) {
     let mut count = 0_u32;
-    step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+    get_stuck(&worker).await;
     while worker.recv().await.is_some() {
         count += 1;
     }
@@ -442,13 +442,11 @@ fn lost(scene: &Scene) {
     let cluster = scene
         .builder()
         .launch(|worker: Worker| async move {
-            step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+            get_stuck(&worker).await;
             idle(worker).await;
         })
         .unwrap();
-    let worker = cluster.fork().unwrap();
-    let _ = worker.send(trap.address()).unwrap();
-    let _stuck = trap.caught();
+    let (worker, _stuck) = fork_stuck(&cluster, &trap);
     let (mut under_way, theirs) = connected();
     let _ = worker.send_with(1_u8, theirs).unwrap();
     let _ = worker.send(vec![1_u8; 4 << 20]).unwrap();

@@ -13,12 +13,12 @@ use event_loop::Source;
 use mio::Interest;
 
 use crate::{
-    bodies::idle,
+    bodies::{fork_stuck, get_stuck, idle},
     support::{
         DEADLINE, Scenario, Scene, both,
         events::{next_message, until_named},
         only,
-        trap::{Trap, step_into},
+        trap::Trap,
         wait_until,
     },
 };
@@ -313,13 +313,11 @@ fn under_way(scene: &Scene) {
     let cluster = scene
         .builder()
         .launch(|worker: Worker| async move {
-            step_into(&worker.recv().await.unwrap().get::<String>().unwrap());
+            get_stuck(&worker).await;
             serve(worker).await;
         })
         .unwrap();
-    let worker = cluster.fork().unwrap();
-    let _ = worker.send(trap.address()).unwrap();
-    let stuck = trap.caught();
+    let (worker, stuck) = fork_stuck(&cluster, &trap);
     let (mut ours, theirs) = connected();
     let _ = worker.send_with(1_u8, theirs).unwrap();
     worker.flush(DEADLINE).unwrap();
