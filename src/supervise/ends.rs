@@ -102,7 +102,7 @@ impl Supervisor {
 
     fn check_boot(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.get(&worker) else { return };
-        if self.boot_deadline(record).is_none_or(|deadline| deadline > now) {
+        if self.boot_deadline(worker, record).is_none_or(|deadline| deadline > now) {
             return;
         }
         let within = now.duration_since(record.started);
@@ -115,12 +115,14 @@ impl Supervisor {
 
     /// When a worker that is to serve must be ready: a successor always has a deadline, because whoever
     /// replaces something waits for it.
-    pub(super) fn boot_deadline(&self, record: &Record) -> Option<Instant> {
+    pub(super) fn boot_deadline(&self, worker: WorkerId, record: &Record) -> Option<Instant> {
         if record.ready || record.end.is_some() {
             return None;
         }
-        let place = self.seats.get(record.seat?)?;
-        let awaited = place.successor.is_some() || self.reload_concerns(record.seat?);
+        let seat = record.seat?;
+        let place = self.seats.get(seat)?;
+        let last = !place.is_awaiting() && self.reload_concerns(seat);
+        let awaited = place.successor == Some(worker) || last;
         let time = self.policy.boot_timeout.or(awaited.then_some(BOOT))?;
         Some(record.started + time)
     }
@@ -145,6 +147,7 @@ impl Supervisor {
             return;
         }
         end.rung = end.rung.next(end.hung);
+        end.excused = false;
         let (action, time) = match end.rung {
             Rung::Asked | Rung::Told if end.hung => (Action::Close(worker), patience),
             Rung::Asked | Rung::Told => (Action::Close(worker), shutdown.close),

@@ -55,8 +55,13 @@ impl Place {
         self.worker.replace(worker)
     }
 
+    /// Whether somebody else is on the way.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.successor.is_some() || self.asked || self.due.is_some()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.worker.is_none() && self.due.is_none() && !self.asked
+        self.worker.is_none() && !self.is_awaiting()
     }
 
     /// Counts a failure of a worker that had lived this long.
@@ -126,8 +131,7 @@ impl Seats {
 
     /// Places whose worker serves while another is on its way.
     pub(super) fn being_replaced(&self) -> impl Iterator<Item = Seat> {
-        let comes = |place: &Place| place.successor.is_some() || place.asked || place.due.is_some();
-        let replaced = move |place: &Place| place.worker.is_some() && comes(place);
+        let replaced = |place: &Place| place.worker.is_some() && place.is_awaiting();
         self.places.iter().filter(move |(_, place)| replaced(place)).map(|(seat, _)| *seat)
     }
 

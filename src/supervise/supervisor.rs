@@ -144,7 +144,9 @@ impl Supervisor {
     /// Takes in what happened at `now` and appends what to do.
     pub(crate) fn handle(&mut self, now: Instant, happening: Happening, actions: &mut Vec<Action>) {
         match happening {
-            Happening::Start | Happening::Tick => {}
+            Happening::Start => {}
+            // Only here does time pass: of several things that happened together, all are heard first.
+            Happening::Tick => self.pass_time(now, actions),
             Happening::Forked { worker, seat } => self.forked(now, worker, seat, actions),
             Happening::Ready { worker } => self.ready(now, worker, actions),
             Happening::Leaving { worker } => self.leaving(now, worker),
@@ -158,7 +160,6 @@ impl Supervisor {
             Happening::Reload => self.start_reload(now, actions),
             Happening::Stop => self.stop(now, actions),
         }
-        self.pass_time(now, actions);
         self.advance_reload(now, actions);
         self.fill_seats(now, actions);
     }
@@ -174,7 +175,7 @@ impl Supervisor {
             _ => None,
         };
         let look = self.look.filter(|_| self.phase == Phase::Running);
-        let boots = self.workers.values().filter_map(|record| self.boot_deadline(record));
+        let boots = self.workers.iter().filter_map(|(id, record)| self.boot_deadline(*id, record));
         let ends = self.workers.values().filter_map(|record| record.end.map(|end| end.due));
         due.into_iter().chain(announced).chain(look).chain(boots).chain(ends).min()
     }

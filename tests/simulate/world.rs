@@ -151,6 +151,9 @@ impl World {
     }
 
     fn scale(&mut self) {
+        if self.stopping || self.gave_up {
+            return;
+        }
         self.target = 1 + self.chance.below(6) as usize;
         self.tell(Happening::Scale(self.target));
     }
@@ -159,11 +162,11 @@ impl World {
     fn jump(&mut self) {
         self.now += Duration::from_millis(self.chance.below(120_000));
         self.say(|_| "nobody looked for a while".into());
-        self.tell(Happening::Tick);
-        // What happened meanwhile is heard of now.
+        // What happened meanwhile is heard of before time is looked at.
         while let Some((_, id)) = self.next_of_all().filter(|(at, _)| *at <= self.now) {
             self.go_on(id);
         }
+        self.tell(Happening::Tick);
     }
 
     fn ask_to_stop(&mut self) {
@@ -181,7 +184,8 @@ impl World {
                 self.go_on(id);
             }
             _ => {
-                self.now = deadline.unwrap_or(self.now + Duration::from_secs(1));
+                let next = deadline.unwrap_or(self.now + Duration::from_secs(1));
+                self.now = self.now.max(next);
                 self.tell(Happening::Tick);
             }
         }
@@ -223,6 +227,7 @@ impl World {
     fn tell(&mut self, happening: Happening) {
         self.say(|_| format!("<- {happening:?}"));
         // Whoever has just got ready takes somebody's place.
+        let is_tick = matches!(happening, Happening::Tick);
         let before = self.serving() - usize::from(matches!(happening, Happening::Ready { .. }));
         let may_lose = self.may_lose(&happening);
         let excused = self.excused;
@@ -238,6 +243,9 @@ impl World {
             );
         }
         self.check();
+        if let Some(deadline) = self.supervisor.deadline().filter(|_| is_tick) {
+            assert!(deadline > self.now, "the supervisor would spin");
+        }
     }
 
     /// Whether fewer may serve afterwards.
@@ -336,9 +344,6 @@ impl World {
             let booting =
                 self.workers.values().filter(|it| !it.ready && !it.told && !it.hung).count();
             assert!(booting <= restart.starts_at_once, "{booting} workers start at the same time");
-        }
-        if let Some(deadline) = self.supervisor.deadline() {
-            assert!(deadline > self.now, "the supervisor would spin");
         }
     }
 
