@@ -1,18 +1,62 @@
-//! When a failed worker is replaced.
+//! When a failed worker is replaced, and when trying again is over.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
-/// How replacements are spaced: the first at once, then a delay that doubles up to a cap.
-#[derive(Clone, Debug)]
-pub(crate) struct Restart {
-    /// The delay before the second replacement in a row.
-    pub(crate) first_delay: Duration,
-    /// The longest delay.
-    pub(crate) longest_delay: Duration,
-    /// A worker that lived this long starts the count anew.
-    pub(crate) healthy: Duration,
-    /// Failures in a row of one slot after which a cluster that nobody serves gives up.
-    pub(crate) attempts: u32,
+use super::dice::Dice;
+
+/// How workers that failed are replaced (gunicorn has no such setting; Erlang: the restart intensity of
+/// a supervisor; systemd: `StartLimitBurst`).
+///
+/// The first replacement comes at once; the delay before the next ones in a row doubles from
+/// `first_delay` up to `longest_delay`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Restart {
+    /// The delay before the second replacement in a row. Default 100 ms.
+    pub first_delay: Duration,
+    /// The longest delay. Default 10 s.
+    pub longest_delay: Duration,
+    /// By which share of itself a delay may be longer, at random, so that workers which failed
+    /// together do not start together: 0 to 1. Default 0.1.
+    pub jitter: f64,
+    /// A worker that lived this long starts the row anew. Default 10 s.
+    pub healthy: Duration,
+    /// Failures in a row before any worker was ever ready, or with a worker's own error, after which a
+    /// cluster that nobody serves gives up. Default 3.
+    pub attempts: u32,
+    /// Workers that may be starting at the same time. Default 8.
+    pub starts_at_once: usize,
+    /// How many failures of one worker's place are too many. Default: none are.
+    pub per_worker: Option<Intensity>,
+    /// How many failures of the whole cluster are too many. Default: none are.
+    pub per_cluster: Option<Intensity>,
+    /// What happens when there were too many. Default [`Exhausted::KeepRest`].
+    pub exhausted: Exhausted,
+    /// The exit code by which a worker says that it is not to be restarted. Default 78, which is
+    /// `EX_CONFIG` of sysexits.h: a configuration that will not get better by itself.
+    pub final_code: Option<i32>,
+}
+
+/// More than this many failures within this time are too many (Erlang: `MaxR` in `MaxT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intensity {
+    /// Failures that are still bearable.
+    pub failures: u32,
+    /// The time in which they are counted.
+    pub within: Duration,
+}
+
+/// What happens when too many workers failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exhausted {
+    /// Who runs goes on; who failed is not replaced any more.
+    #[default]
+    KeepRest,
+    /// The cluster stops, and `run` returns an error: whoever started the program can decide.
+    Stop,
 }
 
 impl Default for Restart {
@@ -20,21 +64,42 @@ impl Default for Restart {
         Self {
             first_delay: Duration::from_millis(100),
             longest_delay: Duration::from_secs(10),
+            jitter: 0.1,
             healthy: Duration::from_secs(10),
             attempts: 3,
+            starts_at_once: 8,
+            per_worker: None,
+            per_cluster: None,
+            exhausted: Exhausted::KeepRest,
+            final_code: Some(78),
         }
     }
 }
 
 impl Restart {
-    /// The delay after this many failures in a row.
-    pub(crate) fn delay(&self, failures: u32) -> Duration {
-        match failures.checked_sub(2) {
-            None => Duration::ZERO,
-            Some(doublings) => {
-                let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-                self.first_delay.saturating_mul(factor).min(self.longest_delay)
-            }
+    /// The delay after this many failures in a row, jitter included.
+    pub(super) fn delay(&self, failures: u32, dice: &mut Dice) -> Duration {
+        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
+        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let delay = self.first_delay.saturating_mul(factor).min(self.longest_delay);
+        dice.stretch(delay, self.jitter)
+    }
+}
+
+/// Failures that are not long ago.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    failures: VecDeque<Instant>,
+}
+
+impl Window {
+    /// Counts a failure. Whether that is one too many.
+    pub(super) fn overflows(&mut self, now: Instant, bound: Option<Intensity>) -> bool {
+        let Some(bound) = bound else { return false };
+        self.failures.push_back(now);
+        while self.failures.front().is_some_and(|at| now.duration_since(*at) > bound.within) {
+            self.failures.pop_front();
         }
+        self.failures.len() > bound.failures as usize
     }
 }

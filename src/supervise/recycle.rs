@@ -1,0 +1,60 @@
+//! When a worker that works is replaced all the same.
+
+use std::time::Duration;
+
+use super::{Sight, dice::Dice};
+
+/// Replaces workers that have done enough (gunicorn: `max_requests`; PM2: `max_memory_restart`). The new
+/// worker starts first; the old one drains when it is ready.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Recycle {
+    /// After this many requests.
+    pub requests: Option<u64>,
+    /// At this age.
+    pub age: Option<Duration>,
+    /// Above this many bytes of memory of its own. Worker processes only: threads share theirs.
+    pub memory: Option<u64>,
+    /// By which share a bound on requests or age may be higher, at random, so that workers which
+    /// started together are not replaced together: 0 to 1.
+    pub jitter: f64,
+}
+
+impl Recycle {
+    /// Whether there is anything to look at.
+    pub(super) fn is_on(&self) -> bool {
+        self.requests.is_some() || self.age.is_some() || self.memory.is_some()
+    }
+
+    /// The bounds of one worker.
+    pub(super) fn draw(&self, dice: &mut Dice) -> Bounds {
+        Bounds {
+            requests: self.requests.map(|count| dice.stretch_count(count, self.jitter)),
+            age: self.age.map(|age| dice.stretch(age, self.jitter)),
+            memory: self.memory,
+        }
+    }
+}
+
+/// What one worker may reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    requests: Option<u64>,
+    age: Option<Duration>,
+    memory: Option<u64>,
+}
+
+impl Bounds {
+    /// Which bound was reached, if one was.
+    pub(super) fn reached(&self, age: Duration, sight: &Sight) -> Option<String> {
+        if self.requests.is_some_and(|bound| sight.requests >= bound) {
+            return Some(format!("it answered {} requests", sight.requests));
+        }
+        if self.age.is_some_and(|bound| age >= bound) {
+            return Some(format!("it is {} s old", age.as_secs()));
+        }
+        let memory = sight.memory?;
+        let reached = self.memory.is_some_and(|bound| memory >= bound);
+        reached.then(|| format!("it takes {} KiB of memory", memory / 1024))
+    }
+}

@@ -1,0 +1,393 @@
+//! A world without processes or threads: workers that boot, serve, hang, leave and die when it is their
+//! time, and a supervisor that is told so.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    chance::Chance,
+    id::WorkerId,
+    supervise::{
+        Action, Autoscale, Decision, Ending, Happening, Health, Intensity, Policy, Recycle,
+        Restart, Rollout, Seat, Shutdown, Sight, Supervisor,
+    },
+};
+
+/// A worker of this world.
+struct Worker {
+    seat: Option<Seat>,
+    ready: bool,
+    /// It was told to leave, by whichever means.
+    told: bool,
+    hung: bool,
+    /// Not even SIGKILL ends it, as with a thread that is stuck.
+    immortal: bool,
+    beats: u64,
+    requests: u64,
+    /// What happens to it next by itself.
+    next: Option<(Instant, Next)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Ready,
+    Gone,
+    Fail,
+}
+
+pub struct World {
+    chance: Chance,
+    aloud: bool,
+    start: Instant,
+    now: Instant,
+    policy: Policy,
+    supervisor: Supervisor,
+    workers: BTreeMap<WorkerId, Worker>,
+    last: u64,
+    target: usize,
+    stopping: bool,
+    gave_up: bool,
+    /// Nobody is to be started any more.
+    closed: bool,
+    /// Workers that were sent away for a good reason.
+    excused: usize,
+    /// When a seat may be filled again at the earliest.
+    not_before: BTreeMap<Seat, Instant>,
+}
+
+impl World {
+    pub fn new(mut chance: Chance, aloud: bool) -> Self {
+        let start = Instant::now();
+        let policy = any_policy(&mut chance);
+        let supervisor = Supervisor::new(policy.clone(), start);
+        let target = policy.workers;
+        let mut world = Self {
+            chance,
+            aloud,
+            start,
+            now: start,
+            policy,
+            supervisor,
+            workers: BTreeMap::new(),
+            last: 0,
+            target,
+            stopping: false,
+            gave_up: false,
+            closed: false,
+            excused: 0,
+            not_before: BTreeMap::new(),
+        };
+        world.say(|world| format!("{:#?}", world.policy));
+        world.tell(Happening::Start);
+        world
+    }
+
+    /// Something happens, or time passes.
+    pub fn step(&mut self) {
+        match self.chance.below(20) {
+            0 => self.crash(),
+            1 => self.hang(),
+            2 if self.chance.one_in(2) => self.tell(Happening::Reload),
+            3 if self.chance.one_in(2) => self.scale(),
+            4 if self.chance.one_in(10) => self.jump(),
+            5 => self.leave(),
+            6 if self.chance.one_in(30) => self.ask_to_stop(),
+            _ => self.pass_time(),
+        }
+    }
+
+    /// A stop ends, whatever was going on.
+    pub fn stop(&mut self) {
+        if !self.stopping {
+            self.ask_to_stop();
+        }
+        let Shutdown { delay, drain, close, kill, .. } = self.policy.shutdown;
+        let patience = self.policy.health.unwrap_or_default().patience;
+        let end = self.now + delay + drain + close + kill + patience * 3 + Duration::from_secs(1);
+        while !self.supervisor.over() {
+            assert!(self.now < end, "the stop does not end");
+            self.pass_time();
+        }
+        for worker in self.workers.values() {
+            assert!(worker.immortal, "a worker was forgotten");
+        }
+        assert_eq!(self.supervisor.deadline(), None, "nothing is left to wait for");
+    }
+
+    // What happens.
+
+    fn crash(&mut self) {
+        if let Some(worker) = self.anybody(|worker| !worker.immortal) {
+            let ending = match self.chance.below(8) {
+                0 => Ending::Done,
+                1 => Ending::Refused("its own error".into()),
+                2 => Ending::Code(self.chance.below(2) as i32 * 78),
+                _ => Ending::Crashed("signal 11".into()),
+            };
+            self.end(worker, ending);
+        }
+    }
+
+    fn hang(&mut self) {
+        let immortal = self.chance.one_in(4);
+        if let Some(id) = self.anybody(|worker| !worker.hung && !worker.told)
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.hung = true;
+            worker.immortal = immortal;
+            worker.next = None;
+            self.say(|_| format!("{id} hangs (immortal: {immortal})"));
+        }
+    }
+
+    fn leave(&mut self) {
+        let Some(id) = self.anybody(|worker| worker.ready && !worker.told && !worker.hung) else {
+            return;
+        };
+        self.will_be_gone(id);
+        self.tell(Happening::Leaving { worker: id });
+    }
+
+    fn scale(&mut self) {
+        if self.stopping || self.gave_up {
+            return;
+        }
+        self.target = 1 + self.chance.below(6) as usize;
+        self.tell(Happening::Scale(self.target));
+    }
+
+    /// The supervisor's own thread did not run for a while; the workers did.
+    fn jump(&mut self) {
+        self.now += Duration::from_millis(self.chance.below(120_000));
+        self.say(|_| "nobody looked for a while".into());
+        // What happened meanwhile is heard of before time is looked at.
+        while let Some((_, id)) = self.next_of_all().filter(|(at, _)| *at <= self.now) {
+            self.go_on(id);
+        }
+        self.tell(Happening::Tick);
+    }
+
+    fn ask_to_stop(&mut self) {
+        self.stopping = true;
+        self.tell(Happening::Stop);
+    }
+
+    /// To whatever comes next: a worker's own next step, or the supervisor's deadline.
+    fn pass_time(&mut self) {
+        let own = self.next_of_all();
+        let deadline = self.supervisor.deadline();
+        match own {
+            Some((at, id)) if deadline.is_none_or(|deadline| at <= deadline) => {
+                self.now = self.now.max(at);
+                self.go_on(id);
+            }
+            _ => {
+                let next = deadline.unwrap_or(self.now + Duration::from_secs(1));
+                self.now = self.now.max(next);
+                self.tell(Happening::Tick);
+            }
+        }
+    }
+
+    fn next_of_all(&self) -> Option<(Instant, WorkerId)> {
+        self.workers.iter().filter_map(|(id, worker)| Some((worker.next?.0, *id))).min()
+    }
+
+    fn go_on(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        match worker.next.take().unwrap().1 {
+            Next::Ready => {
+                worker.ready = true;
+                self.tell(Happening::Ready { worker: id });
+            }
+            Next::Gone => self.end(id, Ending::Done),
+            Next::Fail => self.end(id, Ending::Crashed("while it booted".into())),
+        }
+    }
+
+    fn end(&mut self, id: WorkerId, ending: Ending) {
+        let worker = self.workers.remove(&id).unwrap();
+        if let Some(seat) = worker.seat.filter(|_| !matches!(ending, Ending::Done)) {
+            self.not_before.insert(seat, self.now);
+        }
+        self.tell(Happening::Ended { worker: id, ending });
+    }
+
+    fn anybody(&mut self, which: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+        let ids: Vec<_> =
+            self.workers.iter().filter(|(_, it)| which(it)).map(|(id, _)| *id).collect();
+        let count = ids.len() as u64;
+        (count > 0).then(|| ids[self.chance.below(count) as usize])
+    }
+
+    // The supervisor and its actions.
+
+    fn tell(&mut self, happening: Happening) {
+        self.say(|_| format!("<- {happening:?}"));
+        // Whoever has just got ready takes somebody's place.
+        let is_tick = matches!(happening, Happening::Tick);
+        let before = self.serving() - usize::from(matches!(happening, Happening::Ready { .. }));
+        let may_lose = self.may_lose(&happening);
+        let excused = self.excused;
+        let mut actions = Vec::new();
+        self.supervisor.handle(self.now, happening, &mut actions);
+        actions.into_iter().for_each(|action| self.act(action));
+        if !may_lose && !self.stopping && !self.gave_up {
+            let excused = self.excused - excused + self.policy.rollout.unavailable;
+            let after = self.serving();
+            assert!(
+                after + excused >= before,
+                "workers that could stay were sent away: {before} -> {after}, {excused} excused"
+            );
+        }
+        self.check();
+        if let Some(deadline) = self.supervisor.deadline().filter(|_| is_tick) {
+            assert!(deadline > self.now, "the supervisor would spin");
+        }
+    }
+
+    /// Whether fewer may serve afterwards.
+    fn may_lose(&self, happening: &Happening) -> bool {
+        matches!(happening, Happening::Stop | Happening::Scale(_) | Happening::Leaving { .. })
+    }
+
+    fn act(&mut self, action: Action) {
+        self.say(|_| format!("-> {action:?}"));
+        match action {
+            Action::Fork(seat) => self.fork(seat),
+            Action::Look => self.look(),
+            Action::Disconnect(worker) | Action::Close(worker) => self.will_be_gone(worker),
+            Action::Abort(worker) | Action::Kill(worker) => self.kill(worker),
+            Action::Abandon(worker) => {
+                let abandoned = self.workers.remove(&worker).expect("an abandoned worker is known");
+                assert!(abandoned.immortal, "{worker} was abandoned and would have ended");
+            }
+            Action::GiveUp(_) => self.gave_up = true,
+            Action::StopAccepting => self.closed = true,
+            Action::Tell(Decision::Hung { .. }) => self.excused += 1,
+            Action::Tell(Decision::Scale { from, to }) => self.excused += from.saturating_sub(to),
+            Action::Unready | Action::Tell(_) => {}
+        }
+    }
+
+    fn fork(&mut self, seat: Seat) {
+        assert!(!self.closed, "a worker is started during a stop");
+        if let Some(earliest) = self.not_before.remove(&seat) {
+            assert!(self.now >= earliest, "a restart came too early");
+        }
+        self.last += 1;
+        let id = WorkerId::new(self.last);
+        let longest = if self.chance.one_in(5) { 90_000 } else { 100 };
+        let boot = Duration::from_millis(self.chance.below(longest));
+        let next = if self.chance.one_in(10) { Next::Fail } else { Next::Ready };
+        let worker = Worker {
+            seat: Some(seat),
+            ready: false,
+            told: false,
+            hung: false,
+            immortal: false,
+            beats: 0,
+            requests: 0,
+            next: Some((self.now + boot, next)),
+        };
+        self.workers.insert(id, worker);
+        self.tell(Happening::Forked { worker: id, seat: Some(seat) });
+    }
+
+    fn look(&mut self) {
+        let interval = self.chance.below(50_000_000);
+        let sights = self.workers.iter_mut().map(|(id, worker)| {
+            worker.beats += u64::from(!worker.hung);
+            worker.requests += 10;
+            let busy_ns = worker.beats * interval;
+            (*id, Sight { beats: worker.beats, requests: worker.requests, memory: None, busy_ns })
+        });
+        let workers = sights.collect();
+        let waiting = self.chance.one_in(20);
+        self.tell(Happening::Seen { workers, waiting });
+    }
+
+    fn will_be_gone(&mut self, id: WorkerId) {
+        let drain = Duration::from_millis(self.chance.below(20_000));
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.told = true;
+            worker.ready = false;
+            if !worker.hung {
+                worker.next.get_or_insert((self.now + drain, Next::Gone));
+                worker.next = worker.next.map(|(at, _)| (at, Next::Gone));
+            }
+        }
+    }
+
+    fn kill(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.told = true;
+            worker.ready = false;
+            worker.next = (!worker.immortal).then_some((self.now, Next::Gone));
+        }
+    }
+
+    // What must hold.
+
+    /// Workers that can serve and were not told to leave.
+    fn serving(&self) -> usize {
+        self.workers.values().filter(|worker| worker.ready && !worker.told).count()
+    }
+
+    fn check(&self) {
+        let staying = self.workers.values().filter(|worker| !worker.told && !worker.hung).count();
+        let most = self.most() + self.policy.rollout.surge.max(1);
+        assert!(staying <= most, "{staying} workers, {most} are the most");
+        if let Some(restart) = &self.policy.restart {
+            let booting =
+                self.workers.values().filter(|it| !it.ready && !it.told && !it.hung).count();
+            assert!(booting <= restart.starts_at_once, "{booting} workers start at the same time");
+        }
+    }
+
+    fn most(&self) -> usize {
+        let scale = self.policy.scale.as_ref().map_or(0, |scale| scale.max);
+        self.target.max(scale)
+    }
+
+    fn say(&self, what: impl FnOnce(&Self) -> String) {
+        if self.aloud {
+            println!("{:>9} ms  {}", self.now.duration_since(self.start).as_millis(), what(self));
+        }
+    }
+}
+
+/// Any policy a user could choose.
+fn any_policy(chance: &mut Chance) -> Policy {
+    let mut restart = Restart::default();
+    restart.starts_at_once = 1 + chance.below(8) as usize;
+    restart.per_worker = chance.one_in(3).then(|| Intensity {
+        failures: 1 + chance.below(5) as u32,
+        within: Duration::from_secs(60),
+    });
+    restart.per_cluster =
+        chance.one_in(3).then_some(Intensity { failures: 5, within: Duration::from_secs(30) });
+    let mut recycle = Recycle::default();
+    recycle.requests = chance.one_in(3).then(|| 20 + chance.below(100));
+    recycle.age = chance.one_in(3).then(|| Duration::from_secs(1 + chance.below(60)));
+    recycle.jitter = 0.2;
+    let mut rollout = Rollout::default();
+    rollout.surge = chance.below(3) as usize;
+    rollout.unavailable = if rollout.surge == 0 { 1 } else { chance.below(2) as usize };
+    let mut shutdown = Shutdown::default();
+    shutdown.delay = Duration::from_secs(chance.below(2) * 5);
+    let workers = 1 + chance.below(5) as usize;
+    Policy {
+        workers,
+        restart: Some(restart),
+        boot_timeout: chance.one_in(2).then(|| Duration::from_secs(1 + chance.below(30))),
+        health: chance.one_in(2).then(Health::default),
+        recycle,
+        scale: chance.one_in(4).then(|| Autoscale::between(1, 1 + chance.below(6) as usize)),
+        rollout,
+        shutdown,
+        seed: chance.below(u64::MAX),
+    }
+}
