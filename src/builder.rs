@@ -6,7 +6,6 @@ use std::{
     fmt,
     future::Future,
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -19,6 +18,7 @@ use crate::{
     message::{self, Codec},
     setup::Setup,
     shared,
+    supervision::Supervision,
     worker::{Body, Outcome, Worker},
 };
 
@@ -57,8 +57,8 @@ pub struct Settings {
     pub keep_listening: bool,
     /// Events kept for a reader that is behind.
     pub event_queue: usize,
-    /// How long workers may drain before they are killed.
-    pub shutdown_timeout: Duration,
+    /// How a supervised cluster keeps itself.
+    pub supervision: Supervision,
     /// The largest encoded message, in bytes.
     pub max_message: usize,
     /// How messages between processes are encoded; absent: as [`Codec`] defaults.
@@ -82,7 +82,7 @@ impl Builder {
             accept_queue: 1024,
             keep_listening: false,
             event_queue: 16_384,
-            shutdown_timeout: Duration::from_secs(10),
+            supervision: Supervision::default(),
             max_message: message::MAX_BYTES,
             codec: None,
             regions: BTreeMap::new(),
@@ -146,12 +146,6 @@ impl Builder {
         self
     }
 
-    /// How long workers may drain before they are killed. Default 10 s.
-    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
-        self.settings.shutdown_timeout = time;
-        self
-    }
-
     /// The largest message between processes, encoded, in bytes: 1 to 1 GiB. Default 16 MiB.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.settings.max_message = bytes;
@@ -196,6 +190,12 @@ impl Builder {
         self
     }
 
+    /// Changes how the cluster keeps itself.
+    pub(crate) fn supervision(mut self, change: impl FnOnce(&mut Supervision)) -> Self {
+        change(&mut self.settings.supervision);
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -220,8 +220,15 @@ impl Builder {
         }
     }
 
-    /// Runs a supervised cluster until it has ended: keeps the workers running, restarts those that
-    /// crash with a growing delay, drains on SIGTERM and SIGINT (a second one, at least 100 ms later, ends at once).
+    /// Runs a supervised cluster until it has ended: keeps the workers running, replaces those that crash
+    /// or hang, drains when it is told to stop.
+    ///
+    /// | signal | |
+    /// |---|---|
+    /// | SIGTERM, SIGINT | stop, in the phases of [`shutdown`](Self::shutdown); the second one, at least 100 ms later, at once |
+    /// | SIGQUIT | stop as well, and no number of them hurries it |
+    /// | SIGHUP | [reload](Cluster::reload) |
+    /// | SIGTTIN, SIGTTOU | a worker more, a worker less |
     ///
     /// Call it from `main`, before threads are started. In a worker process it does not return: the
     /// process becomes the worker. A worker whose body returns without an error is done and is not
@@ -240,6 +247,23 @@ impl Builder {
         let observer = self.on_event.take();
         let cluster = Cluster::start(self.build()?, erase(body), true)?;
         cluster.observe_to_the_end(observer)
+    }
+
+    /// [`run`](Self::run), but returns at once with the running cluster, which the program can
+    /// [scale](Cluster::scale), [reload](Cluster::reload) and look at; [`Cluster::wait`] waits for its end. The
+    /// program reads [`Cluster::events`]; `on_event` is not called. Signals stop and reload the cluster as they do
+    /// in `run`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] as [`build`](Self::build); [`ErrorKind::Io`] when the primary itself
+    /// cannot start, or a region cannot be made.
+    pub fn supervise<F, Fut>(self, body: F) -> Result<Cluster>
+    where
+        F: Fn(Worker) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Outcome> + 'static,
+    {
+        Cluster::start(self.build()?, erase(body), true)
     }
 
     /// Starts a cluster without workers and without supervision (Node's way): the program forks,
@@ -296,6 +320,7 @@ impl Settings {
                 "`codec` cannot be set in thread mode: messages are moved there, not encoded; leave it out, or use process mode",
             ));
         }
+        self.supervision.check(self.mode)?;
         self.setup.check(self.mode)
     }
 

@@ -4,7 +4,7 @@
 //! are tied to the thread that forked them (`PR_SET_PDEATHSIG`, prctl(2)).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -20,7 +20,7 @@ use crate::{
         thread::ThreadBackend,
     },
     builder::{self, Builder, Observer, Settings},
-    config::{Memory, Mode},
+    config::{Memory, Mode, Workers},
     desk::{Desk, Request},
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
@@ -33,6 +33,8 @@ use crate::{
     primary::Primary,
     setup::Setup,
     shared::{Regions, SharedBuffer, SlotStats, StatsPage},
+    status::{Board, Past, Status},
+    supervise::Health,
     worker::Body,
 };
 
@@ -53,6 +55,7 @@ struct Running {
     crew: Arc<Crew>,
     stats: Arc<StatsPage>,
     regions: Regions,
+    supervised: bool,
     thread: JoinHandle<Result<Report>>,
 }
 
@@ -62,14 +65,24 @@ struct Running {
 pub struct Report {
     /// Workers started.
     pub started: u64,
-    /// Of those, replacements.
+    /// Of those, replacements of workers that had failed.
     pub restarts: u64,
+    /// Workers that were replaced because they had done enough.
+    pub recycled: u64,
+    /// Workers that gave no sign of life.
+    pub hung: u64,
+    /// Reloads that replaced every worker.
+    pub reloads: u64,
+    /// Reloads that were broken off.
+    pub failed_reloads: u64,
     /// How workers ended, counted by cause.
     pub exits: BTreeMap<String, u64>,
     /// Connections that the primary accepted for the workers.
     pub dispatched: u64,
     /// Of those, connections that a worker gave back or left behind and another got.
     pub dispatched_again: u64,
+    /// Workers that did not drain in time and were told to end.
+    pub closed: u64,
     /// Workers that were killed.
     pub forced_kills: u64,
     /// Threads that could not be ended and were left behind.
@@ -78,7 +91,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "workers started: {} ({} as replacements)", self.started, self.restarts)?;
+        writeln!(f, "workers started: {} ({} for one that failed)", self.started, self.restarts)?;
         for (cause, count) in &self.exits {
             writeln!(f, "  ended with {cause}: {count}")?;
         }
@@ -87,7 +100,13 @@ impl fmt::Display for Report {
             "connections dispatched by the primary: {} ({} of them again)",
             self.dispatched, self.dispatched_again
         )?;
-        write!(f, "workers killed: {}, threads abandoned: {}", self.forced_kills, self.abandoned)
+        writeln!(f, "workers recycled: {}, hung: {}", self.recycled, self.hung)?;
+        writeln!(f, "reloads: {}, broken off: {}", self.reloads, self.failed_reloads)?;
+        write!(
+            f,
+            "workers closed: {}, killed: {}, abandoned: {}",
+            self.closed, self.forced_kills, self.abandoned
+        )
     }
 }
 
@@ -103,7 +122,8 @@ impl Cluster {
             child::become_worker(invitation, body);
         }
         let settings = Arc::new(settings);
-        let (sink, events) = events::queue(settings.event_queue);
+        let (sink, events) =
+            events::queue(settings.event_queue, supervised && child::invited_to().is_none());
         if child::invited_to().is_some() {
             return Ok(Self { settings: Mutex::new(settings), events, primary: None });
         }
@@ -155,7 +175,7 @@ impl Cluster {
         let crew = &running.crew;
         let worker = crew.next_id();
         let (outfit, streams) = fork.prepare(&self.settings(), crew.desk.packing)?;
-        let handle = crew.enlist(worker, None)?;
+        let handle = crew.enlist(worker, None, Past::default())?;
         handle.hold(streams);
         self.events.worker_asked_for();
         let asked = crew.desk.request(Request::Fork(handle.clone(), Box::new(outfit)));
@@ -255,8 +275,64 @@ impl Cluster {
         self.primary.as_ref().map_or_else(Vec::new, |running| running.stats.rows())
     }
 
-    /// Ends the cluster: asks every worker to leave, kills those that are still there after the
-    /// `shutdown_timeout`, and says what the cluster did.
+    /// Keeps so many workers running from now on: starts those that are missing, lets the last ones drain.
+    /// With an [autoscaler](Builder::autoscale), its bounds hold.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] for a number that is 0 or above [`Workers::MAX`](crate::Workers::MAX), and when the
+    /// cluster is not supervised; [`ErrorKind::Closed`] when it has ended.
+    pub fn scale(&self, workers: usize) -> Result<()> {
+        let workers = Workers::Exactly(workers).resolve()?;
+        self.check_supervised("scale")?;
+        self.request(Request::Scale(workers))
+    }
+
+    /// Replaces every worker, a few at a time (as SIGHUP does; Node has nothing like it): as
+    /// [`Builder::rollout`] says, the first new worker alone. In [`Mode::Process`] the new ones run the
+    /// program as it is on disk now. When a new worker does not get ready the reload is broken off: who was not
+    /// replaced yet goes on, and [`Event::Decision`] says why. While a reload is under way, any number of
+    /// calls leads to one more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when the cluster is not supervised; [`ErrorKind::Closed`] when it has ended.
+    pub fn reload(&self) -> Result<()> {
+        self.check_supervised("reload")?;
+        self.request(Request::Reload)
+    }
+
+    /// What the cluster looks like now. It asks nobody: workers that are stuck do not delay it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.primary {
+            Some(running) => running.crew.board.status(&running.crew.all()),
+            None => Board::default().status(&[]),
+        }
+    }
+
+    /// Begins to stop (as SIGTERM does), in the phases of [`Builder::shutdown`]. A second call means at once.
+    /// [`wait`](Self::wait) waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] when the cluster has ended.
+    pub fn stop(&self) -> Result<()> {
+        self.request(Request::Stop)
+    }
+
+    /// Waits until the cluster has ended, and says what it did. It takes the events that are left. A cluster
+    /// that was launched ends only when it is [stopped](Self::stop).
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::run`].
+    pub fn wait(self) -> Result<Report> {
+        self.observe_to_the_end(None)
+    }
+
+    /// Ends the cluster: asks every worker to leave, closes what is still open when they had their time
+    /// ([`Builder::shutdown`]), and says what the cluster did.
     ///
     /// # Errors
     ///
@@ -273,6 +349,16 @@ impl Cluster {
             observer(&event);
         }
         self.join()
+    }
+
+    fn check_supervised(&self, what: &str) -> Result<()> {
+        if self.primary.as_ref().is_none_or(|running| running.supervised) {
+            return Ok(());
+        }
+        let text = format!(
+            "`{what}` needs a cluster that keeps its own workers: start it with `supervise`, not with `launch`"
+        );
+        Err(Error::new(ErrorKind::Setting, text))
     }
 
     /// What is not there in a worker process of another cluster.
@@ -313,7 +399,7 @@ fn never_started() -> WorkerHandle {
     let packing = Packing { memory: Memory::Separate, codec: Codec::default(), max_bytes: 0 };
     let (stats, posted) = (StatsPage::heap(), Arc::default());
     let desk = Desk { requests: mailbox().0, packing, stats, posted };
-    let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, desk);
+    let handle = WorkerHandle::new(WorkerId::new(0), Slot(0), 0, Past::default(), desk);
     handle.closed();
     handle.ended(ExitStatus::NotStarted);
     handle
@@ -325,6 +411,7 @@ pub(crate) struct Crew {
     pub(crate) desk: Desk,
     /// The program's members of broadcasts.
     pub(crate) members: Arc<Members>,
+    pub(crate) board: Board,
     roll: Mutex<Roll>,
     /// Notified when the last worker is struck.
     gone: Condvar,
@@ -336,12 +423,15 @@ struct Roll {
     handles: BTreeMap<WorkerId, WorkerHandle>,
     /// Workers so far, by slot.
     generations: HashMap<Slot, u32>,
+    /// Slots of workers that were left behind: they may still write to their rows.
+    lost: HashSet<Slot>,
 }
 
 impl Crew {
     pub(crate) fn new(desk: Desk) -> Self {
         let members = Arc::default();
-        Self { desk, members, roll: Mutex::default(), gone: Condvar::new() }
+        let (board, roll) = Default::default();
+        Self { desk, members, board, roll, gone: Condvar::new() }
     }
 
     /// An id for one more worker. It is used up, whatever becomes of the worker.
@@ -351,13 +441,18 @@ impl Crew {
         WorkerId::new(roll.last)
     }
 
-    /// A handle for one more worker, in this slot or in the lowest free one.
-    pub(crate) fn enlist(&self, worker: WorkerId, slot: Option<Slot>) -> Result<WorkerHandle> {
+    /// A handle for one more worker, in this slot if it is free, else in the lowest that is.
+    pub(crate) fn enlist(
+        &self,
+        worker: WorkerId,
+        slot: Option<Slot>,
+        past: Past,
+    ) -> Result<WorkerHandle> {
         let mut roll = self.roll.lock();
-        let slot = slot.map_or_else(|| roll.free_slot(), Ok)?;
+        let slot = roll.free_slot(slot)?;
         let generation = roll.generations.entry(slot).or_default();
         *generation += 1;
-        let handle = WorkerHandle::new(worker, slot, *generation, self.desk.clone());
+        let handle = WorkerHandle::new(worker, slot, *generation, past, self.desk.clone());
         roll.handles.insert(worker, handle.clone());
         Ok(handle)
     }
@@ -365,7 +460,11 @@ impl Crew {
     /// Strikes a worker that has ended.
     pub(crate) fn strike(&self, worker: WorkerId) {
         let mut roll = self.roll.lock();
-        roll.handles.remove(&worker);
+        if let Some(handle) = roll.handles.remove(&worker)
+            && handle.exit_status() == Some(ExitStatus::Abandoned)
+        {
+            roll.lost.insert(handle.slot());
+        }
         if roll.handles.is_empty() {
             self.gone.notify_all();
         }
@@ -388,15 +487,16 @@ impl Crew {
 }
 
 impl Roll {
-    fn free_slot(&self) -> Result<Slot> {
-        let taken: std::collections::HashSet<_> =
-            self.handles.values().map(WorkerHandle::slot).collect();
-        let free = (0..crate::Workers::MAX).map(Slot).find(|slot| !taken.contains(slot));
-        free.ok_or_else(|| {
-            let text = format!(
-                "the cluster has {} workers, which is the most it can have",
-                crate::Workers::MAX
-            );
+    /// This slot, or the lowest that is free.
+    fn free_slot(&self, wanted: Option<Slot>) -> Result<Slot> {
+        let taken = self.handles.values().map(WorkerHandle::slot);
+        let taken: HashSet<_> = taken.chain(self.lost.iter().copied()).collect();
+        let mut all = wanted.into_iter().chain((0..StatsPage::ROWS).map(Slot));
+        let free = all.find(|slot| !taken.contains(slot));
+        // The rest of the page is for those that replace others, and for those left behind.
+        free.filter(|_| wanted.is_some() || self.handles.len() < Workers::MAX).ok_or_else(|| {
+            let text =
+                format!("the cluster has {} workers, which is the most it can have", Workers::MAX);
             Error::new(ErrorKind::Full, text)
         })
     }
@@ -414,7 +514,7 @@ fn start_primary(
     let thread = std::thread::Builder::new().name("bimodal-primary".into()).spawn(move || {
         let mut event_loop =
             EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
-        let backend = event_loop.enter(|| new_backend(&settings, body))?;
+        let backend = event_loop.enter(|| new_backend(&settings, body, supervised))?;
         let (stats, regions) = (backend.stats().clone(), backend.regions().clone());
         let packing = packing(&settings, backend.memory());
         let crew = Arc::new(Crew::new(Desk {
@@ -433,7 +533,7 @@ fn start_primary(
     });
     let thread = thread.context(ErrorKind::Io, || "cannot start the primary's thread".into())?;
     match started.recv() {
-        Ok((crew, stats, regions)) => Ok(Running { crew, stats, regions, thread }),
+        Ok((crew, stats, regions)) => Ok(Running { crew, stats, regions, supervised, thread }),
         Err(_) => match thread.join() {
             Ok(Err(error)) => Err(error),
             _ => Err(Error::new(
@@ -445,10 +545,11 @@ fn start_primary(
 }
 
 /// The one place that turns the mode into something else.
-fn new_backend(settings: &Settings, body: Body) -> Result<Box<dyn Backend>> {
+fn new_backend(settings: &Settings, body: Body, supervised: bool) -> Result<Box<dyn Backend>> {
     let common = |memory| Common {
         name: settings.name.as_str().into(),
         packing: packing(settings, memory),
+        beat: settings.supervision.health.as_ref().map(Health::beat).filter(|_| supervised),
         regions: settings.regions.clone(),
     };
     match settings.mode {

@@ -27,6 +27,10 @@ pub(crate) enum Request {
     DisconnectAll,
     Kill(WorkerId),
     Signal(WorkerId, Signal),
+    /// Keep so many workers running.
+    Scale(usize),
+    /// Replace every worker.
+    Reload,
     /// End the cluster: drain, then kill.
     Stop,
     /// End the cluster now.

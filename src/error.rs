@@ -15,8 +15,10 @@ pub enum ErrorKind {
     Io,
     /// An address could not be listened on.
     Listen,
-    /// A worker could not be started.
+    /// A worker could not be started, or none got ready and stayed.
     Start,
+    /// Workers failed more often than [`Restart`](crate::Restart) allows.
+    Exhausted,
     /// The other side is gone: the worker has ended, or the primary has.
     Closed,
     /// The worker is leaving and takes nothing new.

@@ -23,6 +23,7 @@ use crate::{
     event::{ExitStatus, State},
     handle::WorkerHandle,
     message::Message,
+    supervise::Decision,
 };
 
 /// Something that happened in a cluster (Node: the events of `cluster`).
@@ -90,6 +91,11 @@ pub enum Event {
         /// What.
         error: Error,
     },
+    /// A supervised cluster has decided something by itself.
+    Decision {
+        /// What, and why.
+        decision: Decision,
+    },
     /// The program was so far behind that events had to be dropped.
     Missed {
         /// How many.
@@ -110,6 +116,7 @@ impl Event {
             Self::Disconnect { .. } => "disconnect",
             Self::Exit { .. } => "exit",
             Self::Error { .. } => "error",
+            Self::Decision { .. } => "decision",
             Self::Missed { .. } => "missed",
         }
     }
@@ -127,6 +134,7 @@ impl Event {
             Self::Setup { .. }
             | Self::Message { .. }
             | Self::Error { .. }
+            | Self::Decision { .. }
             | Self::Missed { .. } => None,
         }
     }
@@ -142,17 +150,17 @@ impl Event {
             | Self::Disconnect { worker }
             | Self::Exit { worker, .. } => Some(worker),
             Self::Error { worker, .. } => worker.as_ref(),
-            Self::Setup { .. } | Self::Missed { .. } => None,
+            Self::Setup { .. } | Self::Decision { .. } | Self::Missed { .. } => None,
         }
     }
 }
 
-/// The two ends of an event queue.
-pub(crate) fn queue(bound: usize) -> (EventSink, EventStream) {
+/// The two ends of an event queue. With `endless`, it does not end while no worker is there.
+pub(crate) fn queue(bound: usize, endless: bool) -> (EventSink, EventStream) {
     let (sender, receiver) = unbounded();
     let counters = Arc::new(Counters { bound, ..Counters::default() });
     let sink = EventSink { sender, counters: counters.clone() };
-    (sink, EventStream { receiver, counters })
+    (sink, EventStream { receiver, counters, endless })
 }
 
 #[derive(Debug, Default)]
@@ -208,6 +216,7 @@ impl EventSink {
 pub(crate) struct EventStream {
     receiver: Receiver<Event>,
     counters: Arc<Counters>,
+    endless: bool,
 }
 
 impl EventStream {
@@ -242,7 +251,7 @@ impl EventStream {
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Option<Event> {
-        if self.counters.live.load(SeqCst) == 0 {
+        if !self.endless && self.counters.live.load(SeqCst) == 0 {
             return None;
         }
         self.look_again(deadline).or_else(|| self.sleep(deadline))
@@ -295,8 +304,8 @@ impl Counters {
     }
 }
 
-/// The events of a cluster, one after the other; waits for the next. Ends when no worker is left and
-/// every event was taken.
+/// The events of a cluster, one after the other; waits for the next. Ends when every event was taken and
+/// no worker is left, or, where the cluster is supervised, the cluster has ended.
 #[derive(Debug)]
 pub struct Events<'a> {
     stream: &'a EventStream,
@@ -332,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_learns_how_much_it_missed() {
-        let (sink, stream) = queue(2);
+        let (sink, stream) = queue(2, false);
         for count in 1..=5 {
             sink.emit(missed(count));
         }
@@ -344,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_stream_ends_with_the_last_worker_or_with_the_primary() {
-        let (sink, stream) = queue(2);
+        let (sink, stream) = queue(2, false);
         assert!(stream.next(None).is_none(), "no worker was asked for");
         stream.worker_asked_for();
         drop(sink);

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::{
     channel::{Flow, Receipt},
+    clock,
     config::Memory,
     desk::{Desk, Request},
     error::{Error, ErrorKind, Result},
@@ -29,6 +30,8 @@ use crate::{
     observers::Observers,
     shared::SlotStats,
     signal::Signal,
+    status::{Past, WorkerStatus},
+    sys,
     worker::Line,
 };
 
@@ -44,7 +47,11 @@ struct Record {
     generation: u32,
     desk: Desk,
     line: Line,
+    /// When it was asked for.
+    begun: Instant,
+    past: Past,
     life: Mutex<State>,
+    ready: AtomicBool,
     connected: AtomicBool,
     /// Whether it leaves because it was asked to, once that is known.
     voluntary: Mutex<Option<bool>>,
@@ -56,14 +63,23 @@ struct Record {
 }
 
 impl WorkerHandle {
-    pub(crate) fn new(worker: WorkerId, slot: Slot, generation: u32, desk: Desk) -> Self {
+    pub(crate) fn new(
+        worker: WorkerId,
+        slot: Slot,
+        generation: u32,
+        past: Past,
+        desk: Desk,
+    ) -> Self {
         let record = Record {
             worker,
             slot,
             generation,
             line: Line::new(desk.packing),
             desk,
+            begun: clock::now(),
+            past,
             life: Mutex::new(State::Starting),
+            ready: AtomicBool::new(false),
             connected: AtomicBool::new(true),
             voluntary: Mutex::default(),
             pid: AtomicU32::new(0),
@@ -110,6 +126,23 @@ impl WorkerHandle {
     #[must_use]
     pub fn state(&self) -> State {
         *self.record.life.lock()
+    }
+
+    /// Whether the worker is ready: it listens, or has [said so](crate::Worker::ready), and is not leaving.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.record.ready.load(SeqCst) && self.state() < State::Draining
+    }
+
+    /// Bytes of memory that are the worker's alone now: what its process has in use and shares with nobody
+    /// (`RssAnon` of proc(5)). `None` for a thread, which shares the primary's, and for a process that is
+    /// not there.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        match self.record.desk.packing.memory {
+            Memory::Shared => None,
+            Memory::Separate => sys::process::private_memory(self.pid()?),
+        }
     }
 
     /// Whether the worker's channel is open (Node: `worker.isConnected`): from the fork until its
@@ -306,6 +339,28 @@ impl WorkerHandle {
     /// The way to the worker.
     pub(crate) fn line(&self) -> &Line {
         &self.record.line
+    }
+
+    /// The worker as [`Cluster::status`](crate::Cluster::status) shows it.
+    pub(crate) fn status(&self) -> WorkerStatus {
+        let Record { past, begun, .. } = &*self.record;
+        WorkerStatus {
+            worker: self.id(),
+            slot: self.slot(),
+            generation: self.generation(),
+            pid: self.pid(),
+            state: self.state(),
+            ready: self.is_ready(),
+            age: clock::now().saturating_duration_since(*begun),
+            restarts: past.restarts,
+            last_exit: past.last_exit,
+            stats: self.stats(),
+        }
+    }
+
+    /// The worker is ready; whether it was not before.
+    pub(crate) fn got_ready(&self) -> bool {
+        !self.record.ready.swap(true, SeqCst)
     }
 
     pub(crate) fn started(&self, pid: u32) {

@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | panic in a handler | that worker ends, is replaced | same |
 //! | abort, segfault, stack overflow, `exit` | that worker ends, is replaced | the program ends |
-//! | endless loop in a handler | can be killed | cannot be killed: left behind, and reported |
+//! | endless loop in a handler | noticed, killed, replaced | noticed, left behind, reported, replaced |
 //! | kill | SIGKILL, immediate | at the loop's next turn |
 //! | memory, descriptors, directory, user | per worker | shared |
 //! | memory declared with [`Builder::region`] | shared | shared |
@@ -61,7 +61,9 @@ mod schedule;
 mod setup;
 mod shared;
 mod signal;
+mod status;
 mod supervise;
+mod supervision;
 mod sys;
 mod wire;
 mod worker;
@@ -81,6 +83,11 @@ pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
 pub use shared::{SharedBuffer, SlotStats, StatsPage};
 pub use signal::Signal;
+pub use status::{Status, WorkerStatus};
+pub use supervise::{
+    Autoscale, Decision, Exhausted, Health, Intensity, Recycle, Restart, Rollout, Shutdown,
+};
+pub use supervision::Supervision;
 pub use wire::HandleKind;
 pub use worker::{Dropped, Listener, Outcome, UdpSocket, Worker};
 

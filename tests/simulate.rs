@@ -5,6 +5,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../src/clock.rs"]
+mod clock;
 #[path = "../src/id.rs"]
 mod id;
 #[path = "../src/supervise/mod.rs"]

@@ -112,6 +112,12 @@ impl Dispatcher {
         self.counts
     }
 
+    /// Connections that no worker has taken, as far as is known: they wait in queues here or in the
+    /// kernel's.
+    pub(crate) fn waiting(&self) -> usize {
+        self.listeners.values().map(Listening::waiting).sum()
+    }
+
     /// Where accepting has failed since somebody asked last.
     pub(crate) fn take_failures(&mut self) -> Vec<(Address, io::Error)> {
         std::mem::take(&mut self.failures)

@@ -246,6 +246,17 @@ impl Listening {
         }
     }
 
+    /// Connections that wait here: parked, in the queue, in the kernel.
+    pub(super) fn waiting(&self) -> usize {
+        let queued = match &self.entrance {
+            Entrance::Queue { queue, .. } => queue.len(),
+            _ => 0,
+        };
+        self.parked.len()
+            + queued
+            + self.entrance.sockets().map(ListeningSocket::waiting).sum::<usize>()
+    }
+
     /// Why accepting began to fail, said once for each shortage.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         match &mut self.entrance {

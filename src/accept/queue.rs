@@ -120,6 +120,12 @@ impl<T, W: Wake> AcceptQueue<T, W> {
         self.lock().closed
     }
 
+    /// How many wait to be taken.
+    #[cfg(not(loom))]
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Whether nothing waits to be taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -167,6 +173,10 @@ mod channel {
 
         pub(super) fn pop(&self) -> Option<T> {
             self.receiver.try_recv().ok()
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.receiver.len()
         }
 
         pub(super) fn is_empty(&self) -> bool {

@@ -89,6 +89,12 @@ impl ListeningSocket {
         }
     }
 
+    /// Connections that the kernel has made and nobody has accepted; 0 where it does not say, as for Unix
+    /// sockets.
+    pub(crate) fn waiting(&self) -> usize {
+        crate::sys::socket::backlog(&self.socket).map_or(0, |connections| connections as usize)
+    }
+
     /// Another descriptor of the same socket, for a worker.
     pub(crate) fn share(&self) -> io::Result<Socket> {
         self.socket.try_clone()

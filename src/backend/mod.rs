@@ -13,6 +13,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::{
@@ -72,6 +73,8 @@ pub(crate) trait Backend {
 pub(crate) struct WorkerSpec {
     pub(crate) worker: WorkerId,
     pub(crate) slot: Slot,
+    /// Which of the machine's cores it should have, counted round and round.
+    pub(crate) place: usize,
     pub(crate) generation: u32,
     /// The way to the worker, of which the backend takes its end. It subtracts what the worker's body
     /// took, and adds what the worker sends.
@@ -120,6 +123,8 @@ pub(crate) enum Stream {
 pub(crate) enum Force {
     /// End it: a process at once, a thread at its loop's next turn.
     Kill,
+    /// End it so that it leaves a trace (SIGABRT); what cannot be told from killing is the same.
+    Abort,
     /// Send it a signal other than SIGKILL. To a thread only SIGTERM can be sent, as a request.
     Signal(Signal),
     /// Stop waiting for it: it counts as gone now. Its offers are returned.
@@ -146,6 +151,8 @@ pub(crate) struct Common {
     pub(crate) name: Arc<str>,
     /// How messages are packed.
     pub(crate) packing: Packing,
+    /// How often they beat at least, if that matters.
+    pub(crate) beat: Option<Duration>,
     /// The regions that are shared with them.
     pub(crate) regions: Sizes,
 }

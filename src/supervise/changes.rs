@@ -7,7 +7,7 @@ use super::{
     Action, Decision, Seat, Sight,
     rollout::Progress,
     seats::Place,
-    supervisor::{Phase, RECYCLE_INTERVAL, Supervisor},
+    supervisor::{BOOT, Phase, RECYCLE_INTERVAL, Supervisor},
 };
 use crate::id::WorkerId;
 
@@ -153,14 +153,18 @@ impl Supervisor {
     }
 
     fn judge(&mut self, now: Instant, worker: WorkerId, sight: &Sight, actions: &mut Vec<Action>) {
-        let late = self.late;
+        let (late, health) = (self.late, self.policy.health);
+        // What a worker does before it is ready may well take a while without a beat.
+        let boot = self.policy.boot_timeout.unwrap_or(BOOT);
         let Some(record) = self.workers.get_mut(&worker) else { return };
         let Some(seat) = record.seat.filter(|_| record.end.is_none()) else { return };
         let silent = record.pulse.silence(now, sight.beats);
+        let deadline = health
+            .map(|health| if record.ready { health.deadline } else { health.deadline.max(boot) });
         if late {
             // Whoever is late itself cannot tell silence from its own absence.
             record.pulse.excuse(now);
-        } else if self.policy.health.is_some_and(|health| silent >= health.deadline) {
+        } else if deadline.is_some_and(|deadline| silent >= deadline) {
             return self.hung(now, worker, silent, actions);
         }
         let (age, ready) = (now.duration_since(record.started), record.ready);

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 /// A worker beats by itself, several times within the deadline, whenever its loop turns: a handler that
 /// never returns, a lock that is never released and a stopped process all end the beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Health {
     /// How long a worker may not beat. Default 30 s.
     pub deadline: Duration,
@@ -23,9 +22,17 @@ impl Default for Health {
 }
 
 impl Health {
-    /// How often the beats are looked at: a hang is seen at most this much after the deadline.
-    pub(crate) fn interval(&self) -> Duration {
+    /// The shortest deadline: a busy machine holds a loop up for some milliseconds.
+    pub const SHORTEST: Duration = Duration::from_millis(50);
+
+    /// How often a worker beats at least.
+    pub(crate) fn beat(&self) -> Duration {
         (self.deadline / 4).max(Duration::from_millis(5))
+    }
+
+    /// How often the beats are looked at: a hang is seen at most one beat after the deadline.
+    pub(crate) fn interval(&self) -> Duration {
+        self.beat() / 2
     }
 }
 

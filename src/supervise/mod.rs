@@ -25,7 +25,7 @@ mod supervisor;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 pub(crate) use self::supervisor::Supervisor;
 pub use self::{
@@ -57,7 +57,6 @@ pub(crate) struct Policy {
 
 /// The phases of a stop, and of every worker that is retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Shutdown {
     /// How long to go on serving, but unready, so that load balancers look away (Kubernetes: a `preStop`
     /// sleep). Default 0.
@@ -157,8 +156,10 @@ pub(crate) enum Action {
     Unready,
     /// Listen no more.
     StopAccepting,
-    /// Nothing can serve: end the cluster with this cause.
+    /// Nobody can serve: end the cluster with this cause.
     GiveUp(String),
+    /// Too many workers failed: end the cluster with the cause of the last.
+    Exhausted(String),
     /// Tell the program what was decided.
     Tell(Decision),
 }
@@ -222,4 +223,45 @@ pub enum Decision {
     },
     /// A stop begins.
     Stop,
+}
+
+impl Decision {
+    /// How much it matters to whoever reads the log.
+    pub(crate) fn level(&self) -> log::Level {
+        match self {
+            Self::Restart { .. } | Self::NotReady { .. } | Self::Hung { .. } => log::Level::Warn,
+            Self::NoRestart { .. } | Self::ReloadFailed { .. } => log::Level::Error,
+            _ => log::Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restart { worker, cause, delay } if delay.is_zero() => {
+                write!(f, "worker {worker} is replaced now: {cause}")
+            }
+            Self::Restart { worker, cause, delay } => {
+                write!(f, "worker {worker} is replaced in {} ms: {cause}", delay.as_millis())
+            }
+            Self::NoRestart { worker, cause } => {
+                write!(f, "worker {worker} is not replaced: {cause}")
+            }
+            Self::NotReady { worker, within } => {
+                write!(f, "worker {worker} was not ready after {} ms", within.as_millis())
+            }
+            Self::Hung { worker, silent } => {
+                write!(f, "worker {worker} gave no sign of life for {} ms", silent.as_millis())
+            }
+            Self::Recycle { worker, cause } => write!(f, "worker {worker} is recycled: {cause}"),
+            Self::Scale { from, to } => write!(f, "{to} workers are wanted instead of {from}"),
+            Self::Reload => f.write_str("every worker is replaced"),
+            Self::Reloaded => f.write_str("every worker was replaced"),
+            Self::ReloadFailed { cause } => {
+                write!(f, "the reload is broken off, the old workers go on: {cause}")
+            }
+            Self::Stop => f.write_str("the cluster stops"),
+        }
+    }
 }

@@ -7,7 +7,6 @@ use super::{Sight, dice::Dice};
 /// Replaces workers that have done enough (gunicorn: `max_requests`; PM2: `max_memory_restart`). The new
 /// worker starts first; the old one drains when it is ready.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Recycle {
     /// After this many requests.
     pub requests: Option<u64>,

@@ -13,7 +13,6 @@ use super::dice::Dice;
 /// The first replacement comes at once; the delay before the next ones in a row doubles from
 /// `first_delay` up to `longest_delay`.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Restart {
     /// The delay before the second replacement in a row. Default 100 ms.
     pub first_delay: Duration,

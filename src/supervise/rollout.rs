@@ -6,7 +6,6 @@ use super::Seat;
 
 /// How a reload goes through the workers (Kubernetes: `maxSurge`, `maxUnavailable`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Rollout {
     /// Workers that may run beyond the number asked for. Default 1.
     pub surge: usize,

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 /// connections waited all that time; one less is kept when, for `down_after`, one less would still have
 /// been well below `target`. So a constant load leads to a constant number.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Autoscale {
     /// The fewest workers. Default 1.
     pub min: usize,

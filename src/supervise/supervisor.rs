@@ -121,7 +121,8 @@ impl Failure {
 impl Supervisor {
     pub(crate) fn new(policy: Policy, now: Instant) -> Self {
         let mut seats = Seats::default();
-        let workers = policy.scale.as_ref().map_or(policy.workers, |rule| rule.clamp(policy.workers));
+        let workers =
+            policy.scale.as_ref().map_or(policy.workers, |rule| rule.clamp(policy.workers));
         (0..workers).for_each(|_| seats.add(now));
         let mut supervisor = Self {
             phase: Phase::Running,
@@ -154,7 +155,8 @@ impl Supervisor {
             Happening::Killed { worker } => self.killed(now, worker),
             Happening::Seen { workers, waiting } => self.seen(now, &workers, waiting, actions),
             Happening::Scale(workers) => {
-                let workers = self.policy.scale.as_ref().map_or(workers, |rule| rule.clamp(workers));
+                let workers =
+                    self.policy.scale.as_ref().map_or(workers, |rule| rule.clamp(workers));
                 self.scale(now, workers, actions);
             }
             Happening::Reload => self.start_reload(now, actions),
@@ -178,6 +180,16 @@ impl Supervisor {
         let boots = self.workers.iter().filter_map(|(id, record)| self.boot_deadline(*id, record));
         let ends = self.workers.values().filter_map(|record| record.end.map(|end| end.due));
         due.into_iter().chain(announced).chain(look).chain(boots).chain(ends).min()
+    }
+
+    /// How many workers are kept running.
+    pub(crate) fn target(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether every worker is being replaced.
+    pub(crate) fn is_reloading(&self) -> bool {
+        self.reload.is_some()
     }
 
     /// Whether the cluster is over: nobody runs and nobody will be started.
@@ -332,7 +344,10 @@ impl Supervisor {
         let Failure { worker, seat, cause, .. } = failure;
         actions.push(Action::Tell(Decision::NoRestart { worker, cause: cause.clone() }));
         self.close_seat(seat);
-        if stop || self.seats.is_empty() {
+        if stop {
+            actions.push(Action::Exhausted(cause));
+            self.drain_all(now, actions);
+        } else if self.seats.is_empty() {
             self.give_up(now, cause, actions);
         }
     }

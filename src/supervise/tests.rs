@@ -190,7 +190,7 @@ mod restarts {
                 bench.ready(worker);
             }
             let actions = bench.fail(worker);
-            let gave_up = actions.iter().any(|action| matches!(action, Action::GiveUp(_)));
+            let gave_up = actions.iter().any(|action| matches!(action, Action::Exhausted(_)));
             assert_eq!(gave_up, exhausted == Exhausted::Stop, "{actions:?}");
             assert!(!actions.contains(&fork(0)));
         }

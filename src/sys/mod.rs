@@ -15,6 +15,7 @@
 //! * [`descriptor`]: duplicating a descriptor that is known by its number.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
+//! * [`socket`]: how many connections wait to be accepted. It may be left out elsewhere.
 //! * [`thread`]: a thread's shown name and signal mask, and clocks of the CPU time of others. All of it may be
 //!   left out elsewhere.
 //!
@@ -26,4 +27,5 @@ pub(crate) mod descriptor;
 pub(crate) mod environment;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod socket;
 pub(crate) mod thread;

@@ -120,6 +120,15 @@ pub(crate) fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_pid()
 }
 
+/// Bytes of anonymous memory that this process has in use and shares with no other (`RssAnon`, proc(5));
+/// `None` if it is not there.
+pub(crate) fn private_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// How many threads this process has now; `None` where the system does not tell.
 pub(crate) fn threads_running() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
@@ -226,6 +235,16 @@ mod tests {
         let watch = pidfd(child.id() as i32).unwrap();
         wait_for_end(&watch);
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    }
+
+    #[test]
+    fn memory_in_use_is_seen() {
+        let own = std::process::id();
+        let block = std::hint::black_box(vec![1u8; 64 << 20]);
+        let memory = private_memory(own).unwrap();
+        assert!(memory >= 64 << 20, "{memory} bytes");
+        drop(block);
+        assert_eq!(private_memory(0), None);
     }
 
     #[test]

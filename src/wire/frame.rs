@@ -15,7 +15,8 @@ use crate::config::MAX_REGIONS;
 
 /// One logical message of the channel.
 ///
-/// Who sends what: from the primary come `Welcome`, `Granted`, `Denied`, `Connections` and `Disconnect`;
+/// Who sends what: from the primary come `Welcome`, `Granted`, `Denied`, `Connections`, `Disconnect`, `Close` and
+/// `Unready`;
 /// both send `Message` and `Taken`; all others come from the worker. The codec does not check the direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
@@ -35,6 +36,8 @@ pub(crate) enum Frame {
         name: String,
         /// The largest payload of a `Message`, in bytes.
         max_message: u64,
+        /// How often to beat at least, in nanoseconds; 0: no matter how often.
+        beat: u64,
         /// Whether messages are JSON instead of MessagePack.
         json: bool,
         /// Whether a `Message` follows that is not for `recv`: the data the worker starts with.
@@ -69,6 +72,10 @@ pub(crate) enum Frame {
     },
     /// Drain and leave.
     Disconnect,
+    /// End now, in good order.
+    Close,
+    /// The cluster is about to stop.
+    Unready,
     /// The first frame of a worker.
     Hello {
         /// Always [`VERSION`].
@@ -80,6 +87,8 @@ pub(crate) enum Frame {
     },
     /// The worker's body is about to run.
     Online,
+    /// The worker says itself that it is ready.
+    Ready,
     /// Please listen on this address for me.
     Listen {
         /// Chosen by the worker, repeated in the answer.
@@ -328,6 +337,9 @@ pub(super) mod kind {
     pub(in crate::wire) const MESSAGES: u8 = 19;
     pub(in crate::wire) const JOIN: u8 = 20;
     pub(in crate::wire) const LEAVE: u8 = 21;
+    pub(in crate::wire) const CLOSE: u8 = 22;
+    pub(in crate::wire) const UNREADY: u8 = 23;
+    pub(in crate::wire) const READY: u8 = 24;
 }
 
 impl Frame {
@@ -355,6 +367,9 @@ impl Frame {
             Self::Denied { .. } => (kind::DENIED, "Denied"),
             Self::Connections { .. } => (kind::CONNECTIONS, "Connections"),
             Self::Disconnect => (kind::DISCONNECT, "Disconnect"),
+            Self::Close => (kind::CLOSE, "Close"),
+            Self::Unready => (kind::UNREADY, "Unready"),
+            Self::Ready => (kind::READY, "Ready"),
             Self::Hello { .. } => (kind::HELLO, "Hello"),
             Self::Online => (kind::ONLINE, "Online"),
             Self::Listen { .. } => (kind::LISTEN, "Listen"),
@@ -385,6 +400,7 @@ impl Frame {
                 generation,
                 name,
                 max_message,
+                beat,
                 json,
                 data,
                 regions,
@@ -396,6 +412,7 @@ impl Frame {
                 }
                 to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
                 to.u64(*max_message);
+                to.u64(*beat);
                 to.bool(*json);
                 to.bool(*data);
                 write_regions(to, regions)?;
@@ -457,7 +474,7 @@ impl Frame {
             Self::Messages { letters } => {
                 letters.iter().try_for_each(|letter| letter.write(to))?;
             }
-            Self::Disconnect | Self::Online => {}
+            Self::Disconnect | Self::Close | Self::Unready | Self::Online | Self::Ready => {}
         }
         Ok(())
     }
@@ -487,6 +504,7 @@ impl Frame {
                 generation: from.u32("a generation")?,
                 name: from.text("the cluster's name", NAME_LIMIT)?,
                 max_message: from.u64("the message limit")?,
+                beat: from.u64("the time of a beat")?,
                 json: from.bool("the codec")?,
                 data: from.bool("data")?,
                 regions: read_regions(from)?,
@@ -508,6 +526,9 @@ impl Frame {
                 ids: read_ids(from, MAX_CONNECTIONS)?,
             },
             kind::DISCONNECT => Self::Disconnect,
+            kind::CLOSE => Self::Close,
+            kind::UNREADY => Self::Unready,
+            kind::READY => Self::Ready,
             kind::HELLO => Self::Hello {
                 version: read_version(from)?,
                 worker: from.u64("a worker's id")?,

@@ -82,11 +82,17 @@ fn grants() -> impl Strategy<Value = Grant> {
 }
 
 fn from_primary() -> impl Strategy<Value = Frame> {
-    let flags = any::<(u64, bool, bool)>();
+    let flags = any::<(u64, u64, bool, bool)>();
     let region = any::<(String, u64)>().prop_map(|(name, words)| Region { name, words });
     let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), flags, vec(region, 0..4))
         .prop_map(
-            |(worker, [slot, slots, generation], name, (max_message, json, data), regions)| {
+            |(
+                worker,
+                [slot, slots, generation],
+                name,
+                (max_message, beat, json, data),
+                regions,
+            )| {
                 Frame::Welcome {
                     version: VERSION,
                     worker,
@@ -95,6 +101,7 @@ fn from_primary() -> impl Strategy<Value = Frame> {
                     generation,
                     name,
                     max_message,
+                    beat,
                     json,
                     data,
                     regions,
@@ -113,6 +120,8 @@ fn from_primary() -> impl Strategy<Value = Frame> {
         (any::<u32>(), vec(any::<u64>(), 1..=MAX_CONNECTIONS))
             .prop_map(|(listener, ids)| Frame::Connections { listener, ids }),
         Just(Frame::Disconnect),
+        Just(Frame::Close),
+        Just(Frame::Unready),
     ]
 }
 
@@ -128,6 +137,7 @@ fn from_worker() -> impl Strategy<Value = Frame> {
             pid
         }),
         Just(Frame::Online),
+        Just(Frame::Ready),
         (any::<u32>(), addresses(), options, data()).prop_map(
             |(request, address, options, data)| Frame::Listen { request, address, options, data }
         ),

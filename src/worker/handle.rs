@@ -209,6 +209,22 @@ impl Worker {
         self.state.draining.get()
     }
 
+    /// Says that this worker can do its work: whoever waits for it, such as a reload, goes on. A worker
+    /// that listens is ready with that; one that does not says so here. A second call changes nothing.
+    pub fn ready(&self) {
+        self.state.is_ready();
+        self.state.send(Note::Ready);
+    }
+
+    /// Whether new clients should be sent to this worker, for the answer to a load balancer's probe: from
+    /// the moment when it is ready until the cluster is about to stop, or the worker to leave. It may well
+    /// serve when this is false.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let State { ready, unready, .. } = &*self.state;
+        ready.get() && !unready.get() && !self.is_draining()
+    }
+
     /// Whether the primary is there (Node: `worker.isConnected`).
     #[must_use]
     pub fn is_connected(&self) -> bool {

@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Denied { request: u32, denial: Denial },
     /// Drain and leave. Nothing is offered afterwards.
     Disconnect,
+    /// End now, in good order: what is open is cut.
+    Close,
+    /// The cluster is about to stop: nobody should send new clients here.
+    Unready,
 }
 
 /// Why an address cannot be listened on.
@@ -42,6 +46,8 @@ pub(crate) struct Denial {
 pub(crate) enum Note {
     /// The worker's body is about to run.
     Online,
+    /// The worker says itself that it is ready.
+    Ready,
     /// Please open this for me; the answer repeats `request`.
     Listen { request: u32, wanted: Wanted },
     /// The worker is ready for connections of this listener.

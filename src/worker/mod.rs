@@ -32,6 +32,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 pub(crate) use given::Given;
@@ -62,6 +63,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: Arc<str>,
     /// How messages are packed.
     pub(crate) packing: Packing,
+    /// How often the worker beats at least, if that matters.
+    pub(crate) beat: Option<Duration>,
 }
 
 /// What a worker does, as the builder keeps it.
@@ -154,7 +157,7 @@ enum Life {
 }
 
 async fn live(state: &Rc<State>, body: &Body) -> Life {
-    let _beat = beat::start(&state.meter);
+    let _beat = beat::start(&state.meter, state.identity.beat);
     state.send(Note::Online);
     let mut body = event_loop::spawn(body(Worker::new(state.clone())));
     poll_fn(|cx| state.poll(cx, &mut body)).await
@@ -189,6 +192,10 @@ pub(crate) struct State {
     meter: SlotMeter,
     connected: Cell<bool>,
     draining: Cell<bool>,
+    /// The worker said, or has shown, that it is ready.
+    ready: Cell<bool>,
+    /// The cluster is about to stop.
+    unready: Cell<bool>,
     /// The code with which the worker ends itself, once it does.
     left: Cell<Option<i32>>,
     messages: RefCell<VecDeque<Message>>,
@@ -222,6 +229,8 @@ impl State {
             meter,
             connected: Cell::new(true),
             draining: Cell::new(false),
+            ready: Cell::new(false),
+            unready: Cell::new(false),
             left: Cell::new(None),
             messages: RefCell::default(),
             waiting: RefCell::default(),
@@ -284,6 +293,8 @@ impl State {
             Command::Granted { request, grant } => self.answer(request, Answer::Granted(grant)),
             Command::Denied { request, denial } => self.answer(request, Answer::Denied(denial)),
             Command::Disconnect => self.drain(),
+            Command::Close => self.end(0),
+            Command::Unready => self.unready.set(true),
         }
     }
 
@@ -320,6 +331,11 @@ impl State {
         let desks: Vec<_> = self.desks.borrow().values().cloned().collect();
         desks.iter().for_each(|desk| desk.withdraw());
         self.wake_waiting();
+    }
+
+    /// It listens, or says so itself.
+    fn is_ready(&self) {
+        self.ready.set(true);
     }
 
     fn wait(&self, waker: &Waker) {

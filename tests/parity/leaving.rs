@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
         .proves(&["LIFE-26", "EVT-21"]),
     both("a_task_that_panics_has_code_101", |scene| code(scene, "panic in a task", 101))
         .proves(&["LIFE-26"]),
-    both("a_worker_that_does_not_leave_is_killed_after_the_timeout", overdue).proves(&["SHUT-11"]),
+    both("a_worker_that_does_not_leave_is_closed_after_the_timeout", overdue).proves(&["SHUT-11"]),
     both("a_stuck_worker_can_be_got_rid_of", stuck).proves(&["LIFE-19", "THR-10", "EVT-21"]),
 ];
 
@@ -157,7 +157,8 @@ fn overdue(scene: &Scene) {
     cluster.fork().unwrap();
     until_named(&cluster, "online", 1);
     let report = cluster.shutdown().unwrap();
-    assert_eq!((report.started, report.forced_kills, report.abandoned), (1, 1, 0), "{report}");
+    assert_eq!((report.closed, report.forced_kills, report.abandoned), (1, 0, 0), "{report}");
+    assert_eq!(report.exits["code 0"], 1, "{report}");
 }
 
 async fn never_leave(_worker: Worker) {

@@ -48,7 +48,7 @@ fn panics(scene: &Scene) {
     assert_eq!((report.started, report.restarts, report.forced_kills), (2, 1, 0), "{report}");
     assert_eq!(report.exits["code 101 (panic)"], 1, "{report}");
     assert_eq!(report.exits["code 0"], 1, "{report}");
-    let panicked = ["fork", "online", "listening", "error", "disconnect", "exit"];
+    let panicked = ["fork", "online", "listening", "error", "disconnect", "exit", "decision"];
     let life = ["fork", "online", "listening", "disconnect", "exit"];
     let expected = ["setup"].into_iter().chain(panicked).chain(life);
     assert!(names.iter().map(String::as_str).eq(expected), "{names:?}");

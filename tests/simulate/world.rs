@@ -264,7 +264,7 @@ impl World {
                 let abandoned = self.workers.remove(&worker).expect("an abandoned worker is known");
                 assert!(abandoned.immortal, "{worker} was abandoned and would have ended");
             }
-            Action::GiveUp(_) => self.gave_up = true,
+            Action::GiveUp(_) | Action::Exhausted(_) => self.gave_up = true,
             Action::StopAccepting => self.closed = true,
             Action::Tell(Decision::Hung { .. }) => self.excused += 1,
             Action::Tell(Decision::Scale { from, to }) => self.excused += from.saturating_sub(to),
@@ -361,23 +361,28 @@ impl World {
 
 /// Any policy a user could choose.
 fn any_policy(chance: &mut Chance) -> Policy {
-    let mut restart = Restart::default();
-    restart.starts_at_once = 1 + chance.below(8) as usize;
-    restart.per_worker = chance.one_in(3).then(|| Intensity {
-        failures: 1 + chance.below(5) as u32,
-        within: Duration::from_secs(60),
-    });
-    restart.per_cluster =
-        chance.one_in(3).then_some(Intensity { failures: 5, within: Duration::from_secs(30) });
-    let mut recycle = Recycle::default();
-    recycle.requests = chance.one_in(3).then(|| 20 + chance.below(100));
-    recycle.age = chance.one_in(3).then(|| Duration::from_secs(1 + chance.below(60)));
-    recycle.jitter = 0.2;
-    let mut rollout = Rollout::default();
-    rollout.surge = chance.below(3) as usize;
-    rollout.unavailable = if rollout.surge == 0 { 1 } else { chance.below(2) as usize };
-    let mut shutdown = Shutdown::default();
-    shutdown.delay = Duration::from_secs(chance.below(2) * 5);
+    let restart = Restart {
+        starts_at_once: 1 + chance.below(8) as usize,
+        per_worker: chance.one_in(3).then(|| Intensity {
+            failures: 1 + chance.below(5) as u32,
+            within: Duration::from_secs(60),
+        }),
+        per_cluster: chance
+            .one_in(3)
+            .then_some(Intensity { failures: 5, within: Duration::from_secs(30) }),
+        ..Restart::default()
+    };
+    let recycle = Recycle {
+        requests: chance.one_in(3).then(|| 20 + chance.below(100)),
+        age: chance.one_in(3).then(|| Duration::from_secs(1 + chance.below(60))),
+        jitter: 0.2,
+        ..Recycle::default()
+    };
+    let surge = chance.below(3) as usize;
+    let unavailable = if surge == 0 { 1 } else { chance.below(2) as usize };
+    let rollout = Rollout { surge, unavailable };
+    let delay = Duration::from_secs(chance.below(2) * 5);
+    let shutdown = Shutdown { delay, ..Shutdown::default() };
     let workers = 1 + chance.below(5) as usize;
     Policy {
         workers,

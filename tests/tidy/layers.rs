@@ -49,6 +49,8 @@ const LAYERS: [Layer; 7] = [
             "observers",
             "handle",
             "desk",
+            "status",
+            "supervision",
         ],
         below: &[0, 1, 2, 3, 4, 5],
         peers: Peers::All,

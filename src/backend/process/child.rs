@@ -48,6 +48,9 @@ const WELCOME: Duration = Duration::from_secs(10);
 /// How many packets are received before the worker's tasks have their turn.
 const PACKETS_PER_TURN: usize = 64;
 
+/// No beat comes sooner, whatever the primary says.
+const SHORTEST_BEAT: Duration = Duration::from_millis(1);
+
 /// The exit code of a worker that could not begin.
 const NOT_STARTED: i32 = 1;
 
@@ -217,6 +220,7 @@ fn enter_cluster(
         generation,
         name: cluster,
         max_message,
+        beat,
         json,
         regions,
         ..
@@ -246,6 +250,7 @@ fn enter_cluster(
             codec: if json { Codec::Json } else { Codec::MessagePack },
             max_bytes: usize::try_from(max_message).unwrap_or(usize::MAX),
         },
+        beat: (beat > 0).then(|| Duration::from_nanos(beat).max(SHORTEST_BEAT)),
     };
     Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock()), regions))
 }
@@ -359,6 +364,8 @@ impl ProcessLink {
                 Command::Denied { request, denial: Denial { errno, text } }
             }
             Frame::Disconnect => Command::Disconnect,
+            Frame::Close => Command::Close,
+            Frame::Unready => Command::Unready,
             _ => return None,
         }));
         Some(())

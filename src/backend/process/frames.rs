@@ -28,6 +28,7 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
         }
         Note::Refused(offer) => Frame::Refused { ids: vec![offer.id.0] },
         Note::Online => Frame::Online,
+        Note::Ready => Frame::Ready,
         Note::Listen { request, wanted: Wanted { address: at, options, data } } => Frame::Listen {
             request,
             address: address(&at)?,
@@ -52,6 +53,7 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
 pub(super) fn note(frame: Frame) -> Option<Note> {
     Some(match frame {
         Frame::Online => Note::Online,
+        Frame::Ready => Note::Ready,
         Frame::Listen { request, address, options, data } => {
             let address = address_of(address);
             let options = options_of(options);

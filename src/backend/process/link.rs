@@ -181,6 +181,8 @@ impl Link {
                 push(channel, Frame::Denied { request, errno, text }, Vec::new())
             }
             Command::Disconnect => push(channel, Frame::Disconnect, Vec::new()),
+            Command::Close => push(channel, Frame::Close, Vec::new()),
+            Command::Unready => push(channel, Frame::Unready, Vec::new()),
         };
         pushed.map_err(|error| (error, None))
     }

@@ -39,6 +39,7 @@ use crate::{
     id::WorkerId,
     message::Codec,
     shared::{Regions, StatsPage},
+    signal::Signal,
     sys::channel::seqpacket_pair,
     wire::{self, Frame},
     worker::Command,
@@ -129,6 +130,7 @@ impl ProcessBackend {
             generation: spec.generation,
             name: self.common.name.to_string(),
             max_message: self.common.packing.max_bytes as u64,
+            beat: self.common.beat.map_or(0, |beat| beat.as_nanos() as u64),
             json: self.common.packing.codec == Codec::Json,
             data,
             regions: self.regions.words().map(region).collect(),
@@ -193,6 +195,7 @@ impl Backend for ProcessBackend {
                     link.kill();
                 }
             }
+            Force::Abort => self.force(worker, Force::Signal(Signal::Abort)),
             Force::Signal(signal) => {
                 if let Some(link) = self.links.get(&worker) {
                     link.signal(signal.number());

@@ -45,7 +45,7 @@ fn spec() -> WorkerSpec {
         stdio: [Stream::Null, Stream::Null, Stream::Inherit],
         ..Outfit::default()
     };
-    WorkerSpec { worker: WORKER, slot: Slot(3), generation: 2, line, outfit }
+    WorkerSpec { worker: WORKER, slot: Slot(3), place: 3, generation: 2, line, outfit }
 }
 
 /// One end of a connection, as a socket to offer.
@@ -235,8 +235,13 @@ fn worker_fixture() {
 }
 
 fn backend() -> ProcessBackend {
-    ProcessBackend::new(Common { name: "unit".into(), packing: PACKING, regions: Sizes::new() })
-        .unwrap()
+    ProcessBackend::new(Common {
+        name: "unit".into(),
+        packing: PACKING,
+        beat: None,
+        regions: Sizes::new(),
+    })
+    .unwrap()
 }
 
 /// Waits until the backend has said `last`, and gives all that it has said.

@@ -75,7 +75,7 @@ impl ThreadBackend {
     }
 
     fn core_for(&self, spec: &WorkerSpec) -> Option<CoreId> {
-        let index = spec.slot.get().checked_rem(self.cores.len())?;
+        let index = spec.place.checked_rem(self.cores.len())?;
         self.cores.get(index).copied()
     }
 
@@ -86,6 +86,7 @@ impl ThreadBackend {
             generation: spec.generation,
             cluster: self.common.name.clone(),
             packing: self.common.packing,
+            beat: self.common.beat,
         };
         let (core, stats, body) = (self.core_for(&spec), self.stats.clone(), self.body.clone());
         let mut builder =
@@ -163,7 +164,8 @@ impl Backend for ThreadBackend {
 
     fn force(&mut self, worker: WorkerId, force: Force) {
         match force {
-            Force::Kill => {
+            // A thread that is stuck cannot be made to abort alone.
+            Force::Kill | Force::Abort => {
                 if let Some(running) = self.workers.get(&worker) {
                     running.near.kill();
                 }
