@@ -171,7 +171,7 @@ fn by_signal(scene: &Scene, signal: i32) {
     program.signal(signal);
     let output = program.succeed();
     assert!(output.iter().any(|line| line.contains("code 0: 2")), "{output:?}");
-    assert!(output.iter().any(|line| line.contains("workers killed: 0")), "{output:?}");
+    assert!(output.iter().any(|line| line.contains("closed: 0, killed: 0")), "{output:?}");
 }
 
 fn second_signal(scene: &Scene) {
@@ -188,5 +188,5 @@ fn second_signal(scene: &Scene) {
     };
     wait_until("the second signal to be heard", &mut ended);
     let output = program.succeed();
-    assert!(output.iter().any(|line| line.contains("workers killed: 2")), "{output:?}");
+    assert!(output.iter().any(|line| line.contains("killed: 2")), "{output:?}");
 }
