@@ -6,13 +6,14 @@ use std::{
     fmt,
     future::Future,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use crate::{
     cluster::{Cluster, Report},
-    config::{Mode, Scheduling, Workers},
+    config::{MAX_IDLE_POLL, Mode, Scheduling, Workers},
     error::{Error, ErrorKind, Result},
     events::Event,
     message::{self, Codec},
@@ -67,6 +68,8 @@ pub struct Settings {
     pub regions: BTreeMap<String, usize>,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
+    /// How long idle loops look again before they sleep.
+    pub idle_poll: Duration,
     /// What workers are started with; what was never set holds the default that applies.
     pub setup: Setup,
 }
@@ -87,6 +90,7 @@ impl Builder {
             codec: None,
             regions: BTreeMap::new(),
             pin: mode == Mode::Thread,
+            idle_poll: Duration::ZERO,
             setup: Setup::new(),
         };
         let regions = Vec::new();
@@ -172,6 +176,14 @@ impl Builder {
     /// Whether each worker thread is pinned to a core. Default true. Processes are never pinned.
     pub fn pin(mut self, pin: bool) -> Self {
         self.settings.pin = pin;
+        self
+    }
+
+    /// How long the loops of the primary and of the workers, when they are idle, look for work again and again before
+    /// they sleep, at most 10 ms. Default 0: they sleep at once. Some 20 to 50 us bring the round trip of a message
+    /// down by what a sleep and a wake-up take, and use the core meanwhile: for machines with a core to spare.
+    pub fn idle_poll(mut self, time: Duration) -> Self {
+        self.settings.idle_poll = time;
         self
     }
 
@@ -320,8 +332,18 @@ impl Settings {
                 "`codec` cannot be set in thread mode: messages are moved there, not encoded; leave it out, or use process mode",
             ));
         }
+        self.check_idle_poll()?;
         self.supervision.check(self.mode)?;
         self.setup.check(self.mode)
+    }
+
+    fn check_idle_poll(&self) -> Result<()> {
+        if self.idle_poll <= MAX_IDLE_POLL {
+            return Ok(());
+        }
+        let text =
+            format!("idle_poll is {:?}; it must be at most {MAX_IDLE_POLL:?}", self.idle_poll);
+        Err(Error::new(ErrorKind::Setting, text))
     }
 
     /// These settings with what a setup changes about them.
@@ -386,6 +408,7 @@ mod tests {
             builder().accept_queue(0),
             builder().event_queue(1),
             builder().max_message(0),
+            builder().idle_poll(Duration::from_millis(11)),
             builder().name(""),
             builder().workers(0),
         ] {

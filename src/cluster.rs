@@ -35,7 +35,7 @@ use crate::{
     shared::{Regions, SharedBuffer, SlotStats, StatsPage},
     status::{Board, Past, Status},
     supervise::Health,
-    worker::Body,
+    worker::{Body, Pace},
 };
 
 /// A running cluster (Node: the `cluster` module in the primary).
@@ -514,6 +514,7 @@ fn start_primary(
     let thread = std::thread::Builder::new().name("bimodal-primary".into()).spawn(move || {
         let mut event_loop =
             EventLoop::new().context(ErrorKind::Io, || "cannot make an event loop".into())?;
+        event_loop.set_idle_poll(settings.idle_poll);
         let backend = event_loop.enter(|| new_backend(&settings, body, supervised))?;
         let (stats, regions) = (backend.stats().clone(), backend.regions().clone());
         let packing = packing(&settings, backend.memory());
@@ -549,7 +550,10 @@ fn new_backend(settings: &Settings, body: Body, supervised: bool) -> Result<Box<
     let common = |memory| Common {
         name: settings.name.as_str().into(),
         packing: packing(settings, memory),
-        beat: settings.supervision.health.as_ref().map(Health::beat).filter(|_| supervised),
+        pace: Pace {
+            beat: settings.supervision.health.as_ref().map(Health::beat).filter(|_| supervised),
+            idle_poll: settings.idle_poll,
+        },
         regions: settings.regions.clone(),
     };
     match settings.mode {

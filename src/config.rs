@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     str::FromStr,
+    time::Duration,
 };
 
 pub use crate::address::{Address, AddressKind};
@@ -11,6 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The most regions of a cluster: their descriptors reach a worker with one packet, beside the stats page.
 pub(crate) const MAX_REGIONS: usize = 32;
+
+/// The longest time that an idle loop looks again before it sleeps.
+pub(crate) const MAX_IDLE_POLL: Duration = Duration::from_millis(10);
 
 /// What a worker is: the one value that changes how a program uses its cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -121,7 +121,6 @@ impl<T, W: Wake> AcceptQueue<T, W> {
     }
 
     /// How many wait to be taken.
-    #[cfg(not(loom))]
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -222,6 +221,10 @@ mod channel {
 
         pub(super) fn pop(&self) -> Option<T> {
             self.lock().pop_front()
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.lock().len()
         }
 
         pub(super) fn is_empty(&self) -> bool {

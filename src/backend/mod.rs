@@ -13,7 +13,6 @@ use std::{
     path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use crate::{
@@ -25,7 +24,7 @@ use crate::{
     message::{Message, Packing},
     shared::{Regions, Sizes, StatsPage},
     signal::Signal,
-    worker::{Command, Line, Note},
+    worker::{Command, Line, Note, Pace},
 };
 
 pub(crate) mod process;
@@ -151,8 +150,7 @@ pub(crate) struct Common {
     pub(crate) name: Arc<str>,
     /// How messages are packed.
     pub(crate) packing: Packing,
-    /// How often they beat at least, if that matters.
-    pub(crate) beat: Option<Duration>,
+    pub(crate) pace: Pace,
     /// The regions that are shared with them.
     pub(crate) regions: Sizes,
 }

@@ -38,6 +38,8 @@ pub(super) struct Core {
     root: Cell<RootState>,
     meter: Meter,
     now: Cell<Instant>,
+    /// How long to look again before a sleep.
+    idle_poll: Cell<Duration>,
     closed: Cell<bool>,
 }
 
@@ -66,6 +68,7 @@ impl Core {
             root: Cell::default(),
             meter: Meter::starting_at(now),
             now: Cell::new(now),
+            idle_poll: Cell::default(),
             closed: Cell::new(false),
         }))
     }
@@ -76,6 +79,14 @@ impl Core {
 
     pub(super) fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    pub(super) fn idle_poll(&self) -> Duration {
+        self.idle_poll.get()
+    }
+
+    pub(super) fn set_idle_poll(&self, time: Duration) {
+        self.idle_poll.set(time);
     }
 
     pub(super) fn set_now(&self, now: Instant) {

@@ -9,9 +9,10 @@
 //!
 //! 1. Decide how long to sleep: not at all when a task is runnable, else until the first timer or the caller's limit.
 //!    Only a loop that would really sleep asks its [`SleepHook`]s, and any of them can keep it awake.
-//! 2. Look at the kernel (`epoll_wait`), sleeping for that long. EINTR is a turn without events.
+//! 2. Look at the kernel (`epoll_wait`), sleeping for that long, unless another thread rings first. EINTR is a turn
+//!    without events.
 //! 3. Tell the hooks that were asked that the sleep is over.
-//! 4. Clear the doorbell, then take over the wake-ups from other threads.
+//! 4. Clear the bell, then take over the wake-ups from other threads.
 //! 5. Mark descriptors ready and wake who waits for them; wake the tasks that yielded.
 //! 6. Fire the timers that are due.
 //! 7. Poll tasks, urgent ones first, at most [`TASK_POLLS_PER_TURN`] times. The rest waits for the next turn.
@@ -21,11 +22,13 @@
 //! * No `RefCell` of the loop is borrowed while code of a user runs: no future, destructor, waker or hook.
 //! * A task that always wakes itself cannot keep the loop from steps 1 to 6. A single `poll` that never returns can:
 //!   scheduling is cooperative.
+//! * A loop that is awake is woken without a system call.
 //! * A wake-up from the loop's own thread takes no lock, writes no descriptor and allocates nothing.
-//! * The clock is read at most twice per turn. Timers have a resolution of 1 ms (what `epoll_wait` offers) and never
+//! * The clock is read at most twice per turn, but by a loop that looks again before it sleeps. Timers have a resolution of 1 ms (what `epoll_wait` offers) and never
 //!   fire before their deadline.
 //! * Dropping the loop drops all its tasks, with the loop entered, also after a task has panicked.
 
+mod bell;
 mod core;
 mod hook;
 mod join;
@@ -96,6 +99,13 @@ impl EventLoop {
     #[must_use]
     pub fn stats(&self) -> LoopStats {
         self.core.stats()
+    }
+
+    /// How long an idle loop looks at the kernel again and again before it sleeps. Default 0: not at all. It saves
+    /// whoever wakes the loop, and the loop, the microseconds that a sleep and a wake-up cost, and it uses the core
+    /// meanwhile.
+    pub fn set_idle_poll(&mut self, time: Duration) {
+        self.core.set_idle_poll(time);
     }
 
     /// Runs `f` with this loop as the thread's current one, so that [`spawn`], [`Source::new`] and the like work.
@@ -180,11 +190,46 @@ impl EventLoop {
             return self.poll_kernel(timeout, false);
         }
         let asked = self.core.ask_hooks();
-        let sleeps = asked.all_agree() && !self.core.has_work();
-        let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
-        let polled = self.poll_kernel(timeout, sleeps);
+        let polled = if asked.all_agree() && !self.core.has_work() {
+            self.wait(timeout)
+        } else {
+            self.poll_kernel(Some(Duration::ZERO), false)
+        };
         asked.after_sleep();
         polled
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let awake = self.core.idle_poll();
+        if !awake.is_zero()
+            && self.look_again(timeout.map_or(awake, |timeout| timeout.min(awake)))?
+        {
+            return Ok(());
+        }
+        self.sleep(timeout.map(|timeout| timeout.saturating_sub(awake)))
+    }
+
+    /// Looks at the kernel without sleeping, for so long. Whether there is something to do.
+    fn look_again(&mut self, time: Duration) -> io::Result<bool> {
+        let end = clock::now() + time;
+        loop {
+            self.core.poll_kernel(&mut self.events, Some(Duration::ZERO))?;
+            let now = clock::now();
+            if !self.events.is_empty() || self.core.shared.bell().is_rung() {
+                self.core.count_turn(now, true);
+                return Ok(true);
+            }
+            if now >= end {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sleeps, unless somebody rings at the last moment.
+    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let sleeps = self.core.shared.bell().fall_asleep();
+        self.poll_kernel(if sleeps { timeout } else { Some(Duration::ZERO) }, true)
     }
 
     fn poll_kernel(&mut self, timeout: Option<Duration>, sleeps: bool) -> io::Result<()> {

@@ -259,7 +259,7 @@ impl Sources {
         let entry = self.slots.vacant_entry();
         let index = entry.key();
         if index >= INDEX_MASK {
-            // The last index is left out so that no token equals the doorbell's.
+            // The last index is left out so that no token equals the eventfd's.
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too many sources on one loop"));
         }
         self.generation = self.generation.wrapping_add(1) & INDEX_MASK;

@@ -1,24 +1,8 @@
-//! Waking tasks: from the loop's own thread, and from any other through the doorbell.
+//! Waking tasks: from the loop's own thread, and from any other through its [`Bell`].
 //!
-//! # The doorbell, and why it loses no wake-up
-//!
-//! Other threads leave tasks in a locked queue and then ring: `rung.swap(true, AcqRel)`, and only the one that turned it
-//! from `false` to `true` writes the eventfd. The loop, after every look at the kernel, does `rung.swap(false, AcqRel)`
-//! and, if it was set, *then* empties the queue. Consider a thread that pushed P and swapped R, and the loop's swaps
-//! C1, C2, ...; all swaps of `rung` have one total order.
-//!
-//! * R returned `false`: the eventfd is written, so the present or next look at the kernel returns. The clear C that
-//!   follows in the order sees `true` and acquires R, hence P: the drain after C takes the task.
-//! * R returned `true`: some ringer before R wrote (or is about to write) the eventfd for the same `true`, and no clear
-//!   lies between that ringer and R. So the next clear C comes after R, acquires it through the chain of swaps, and the
-//!   drain after C sees P. The loop cannot sleep past that ringer's write.
-//! * A clear that returns `false` may skip the queue: whoever has pushed but not yet rung will ring and start over.
-//!
-//! Clearing by a plain store instead of a swap would let the loop miss P in the second case (nothing is acquired);
-//! draining before clearing would lose a task pushed in between, whose ringer still saw `true`.
-//!
-//! The flag `TaskWaker::sent` that keeps a task from being pushed twice follows the same rule: it is cleared by a swap before
-//! the task is made runnable, so a waker that found it set has its data seen by the poll that follows.
+//! Other threads leave tasks in a locked queue and then ring; why none is lost is told in `bell`. The flag
+//! `TaskWaker::sent` that keeps a task from being pushed twice follows the same rule: it is cleared by a swap before the
+//! task is made runnable, so a waker that found it set has its data seen by the poll that follows.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -29,10 +13,11 @@ use std::{fmt, io, mem};
 use mio::{Registry, Token};
 use parking_lot::Mutex;
 
+use super::bell::Bell;
 use super::core::with_entered;
 use super::task::TaskKey;
 
-/// The token of the doorbell; sources never get it.
+/// The token of the eventfd; sources never get it.
 pub(super) const WAKER_TOKEN: Token = Token(usize::MAX);
 
 /// Wakes a loop from any thread. Cheap to clone; does nothing once the loop is gone.
@@ -46,7 +31,7 @@ impl Remote {
         Remote { shared }
     }
 
-    /// Rings the doorbell: the loop's present or next [`turn`](super::EventLoop::turn) does not sleep on.
+    /// Rings: the loop's present or next [`turn`](super::EventLoop::turn) does not sleep on.
     ///
     /// Rings that come before the loop has looked are one ring. Everything written before this call is seen by the
     /// tasks and hooks that run after the loop has woken.
@@ -63,8 +48,8 @@ impl fmt::Debug for Remote {
 
 /// What a loop shares with other threads.
 pub(super) struct Shared {
-    doorbell: mio::Waker,
-    rung: AtomicBool,
+    bell: Bell,
+    eventfd: mio::Waker,
     inbox: Mutex<Inbox>,
 }
 
@@ -78,18 +63,16 @@ struct Inbox {
 
 impl Shared {
     pub(super) fn new(registry: &Registry) -> io::Result<Arc<Shared>> {
-        let doorbell = mio::Waker::new(registry, WAKER_TOKEN)?;
-        Ok(Arc::new(Shared { doorbell, rung: AtomicBool::new(false), inbox: Mutex::default() }))
+        let eventfd = mio::Waker::new(registry, WAKER_TOKEN)?;
+        Ok(Arc::new(Shared { bell: Bell::new(), eventfd, inbox: Mutex::default() }))
     }
 
     fn ring(&self) {
-        if self.rung.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        if let Err(error) = self.doorbell.wake() {
-            // Let the next ring try again rather than believe that this one was heard.
-            self.rung.store(false, Ordering::Release);
-            log::error!("event loop: the doorbell failed: {error}");
+        if self.bell.ring()
+            && let Err(error) = self.eventfd.wake()
+        {
+            self.bell.unring();
+            log::error!("an event loop cannot be woken: {error}");
         }
     }
 
@@ -103,9 +86,13 @@ impl Shared {
         self.ring();
     }
 
-    /// Clears the doorbell, then hands out what other threads have woken.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Hands out what other threads have woken.
     pub(super) fn drain(&self, wake: impl Fn(&TaskWaker)) {
-        if !self.rung.swap(false, Ordering::AcqRel) {
+        if !self.bell.wake_up() {
             return;
         }
         let mut inbox = self.inbox.lock();

@@ -38,6 +38,8 @@ pub(crate) enum Frame {
         max_message: u64,
         /// How often to beat at least, in nanoseconds; 0: no matter how often.
         beat: u64,
+        /// How long an idle loop looks again before it sleeps, in nanoseconds.
+        idle_poll: u64,
         /// Whether messages are JSON instead of MessagePack.
         json: bool,
         /// Whether a `Message` follows that is not for `recv`: the data the worker starts with.
@@ -401,6 +403,7 @@ impl Frame {
                 name,
                 max_message,
                 beat,
+                idle_poll,
                 json,
                 data,
                 regions,
@@ -413,6 +416,7 @@ impl Frame {
                 to.counted("the cluster's name", name.as_bytes(), NAME_LIMIT)?;
                 to.u64(*max_message);
                 to.u64(*beat);
+                to.u64(*idle_poll);
                 to.bool(*json);
                 to.bool(*data);
                 write_regions(to, regions)?;
@@ -505,6 +509,7 @@ impl Frame {
                 name: from.text("the cluster's name", NAME_LIMIT)?,
                 max_message: from.u64("the message limit")?,
                 beat: from.u64("the time of a beat")?,
+                idle_poll: from.u64("the time before a sleep")?,
                 json: from.bool("the codec")?,
                 data: from.bool("data")?,
                 regions: read_regions(from)?,

@@ -63,8 +63,16 @@ pub(crate) struct Identity {
     pub(crate) cluster: Arc<str>,
     /// How messages are packed.
     pub(crate) packing: Packing,
-    /// How often the worker beats at least, if that matters.
+    pub(crate) pace: Pace,
+}
+
+/// How a worker's loop spends its idle time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// How often it beats at least, if that matters.
     pub(crate) beat: Option<Duration>,
+    /// How long it looks again before it sleeps.
+    pub(crate) idle_poll: Duration,
 }
 
 /// What a worker does, as the builder keeps it.
@@ -127,6 +135,7 @@ pub(crate) fn run(
     meter: SlotMeter,
     body: &Body,
 ) -> Ended {
+    event_loop.set_idle_poll(identity.pace.idle_poll);
     let state = Rc::new(State::new(identity, given, link, meter));
     let lived = catch_unwind(AssertUnwindSafe(|| event_loop.block_on(live(&state, body))));
     let (ended, failure) = match lived {
@@ -157,7 +166,7 @@ enum Life {
 }
 
 async fn live(state: &Rc<State>, body: &Body) -> Life {
-    let _beat = beat::start(&state.meter, state.identity.beat);
+    let _beat = beat::start(&state.meter, state.identity.pace.beat);
     state.send(Note::Online);
     let mut body = event_loop::spawn(body(Worker::new(state.clone())));
     poll_fn(|cx| state.poll(cx, &mut body)).await

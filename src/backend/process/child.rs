@@ -31,7 +31,7 @@ use super::{
 use crate::{
     accept::{Grant, Intake, Offer},
     channel::{Channel, Credit, Fault, Incoming, Load, Pressure, Receipt},
-    config::Memory,
+    config::{MAX_IDLE_POLL, Memory},
     error::{Context as _, Error, ErrorKind, Result},
     event_loop::{EventLoop, Signals, timeout},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
@@ -39,7 +39,7 @@ use crate::{
     shared::{Regions, SlotMeter, StatsPage},
     sys::{channel as packets, environment, process, thread},
     wire::{self, Frame},
-    worker::{self, Arrival, Body, Command, Denial, Ended, Given, Identity, Link, Note},
+    worker::{self, Arrival, Body, Command, Denial, Ended, Given, Identity, Link, Note, Pace},
 };
 
 /// How long a worker waits for the welcome, which was sent before it was started.
@@ -221,6 +221,7 @@ fn enter_cluster(
         name: cluster,
         max_message,
         beat,
+        idle_poll,
         json,
         regions,
         ..
@@ -250,7 +251,10 @@ fn enter_cluster(
             codec: if json { Codec::Json } else { Codec::MessagePack },
             max_bytes: usize::try_from(max_message).unwrap_or(usize::MAX),
         },
-        beat: (beat > 0).then(|| Duration::from_nanos(beat).max(SHORTEST_BEAT)),
+        pace: Pace {
+            beat: (beat > 0).then(|| Duration::from_nanos(beat).max(SHORTEST_BEAT)),
+            idle_poll: Duration::from_nanos(idle_poll).min(MAX_IDLE_POLL),
+        },
     };
     Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock()), regions))
 }

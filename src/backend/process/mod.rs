@@ -119,6 +119,7 @@ impl ProcessBackend {
     }
 
     fn welcome(&self, spec: &WorkerSpec, data: bool) -> io::Result<Frame> {
+        let (pace, nanoseconds) = (self.common.pace, |time: Duration| time.as_nanos() as u64);
         let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
         let region =
             |(name, words)| wire::Region { name: str::to_owned(name), words: words as u64 };
@@ -130,7 +131,8 @@ impl ProcessBackend {
             generation: spec.generation,
             name: self.common.name.to_string(),
             max_message: self.common.packing.max_bytes as u64,
-            beat: self.common.beat.map_or(0, |beat| beat.as_nanos() as u64),
+            beat: pace.beat.map_or(0, nanoseconds),
+            idle_poll: nanoseconds(pace.idle_poll),
             json: self.common.packing.codec == Codec::Json,
             data,
             regions: self.regions.words().map(region).collect(),

@@ -238,7 +238,7 @@ fn backend() -> ProcessBackend {
     ProcessBackend::new(Common {
         name: "unit".into(),
         packing: PACKING,
-        beat: None,
+        pace: Default::default(),
         regions: Sizes::new(),
     })
     .unwrap()

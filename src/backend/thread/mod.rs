@@ -86,7 +86,7 @@ impl ThreadBackend {
             generation: spec.generation,
             cluster: self.common.name.clone(),
             packing: self.common.packing,
-            beat: self.common.beat,
+            pace: self.common.pace,
         };
         let (core, stats, body) = (self.core_for(&spec), self.stats.clone(), self.body.clone());
         let mut builder =
