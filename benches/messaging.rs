@@ -4,6 +4,8 @@
 //! cargo bench --bench messaging
 //! ```
 //!
+//! Each mode is measured twice: as it is, and with `idle_poll`, which spends a core on waiting.
+//!
 //! `floor` is a bare socket pair: what waking a sleeping thread or process costs on this machine, twice.
 //!
 //! Where `node` is installed the same is measured with `contenders/messaging_cluster.js` and
@@ -25,7 +27,9 @@ use bimodal::{
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use serde::{Deserialize, Serialize};
 
-const CLUSTER: &str = "messaging";
+/// The clusters that are measured, and how long their idle loops look again before they sleep.
+const CLUSTERS: [(&str, Duration); 2] =
+    [("messaging", Duration::ZERO), ("messaging-idle-poll", Duration::from_micros(50))];
 
 /// Makes this program the other side of the floor.
 const ECHO: &str = "--floor-echo";
@@ -52,8 +56,8 @@ enum Order {
 
 fn main() -> Result<()> {
     // In a worker process `launch` does not return, so a worker never reaches the measurement.
-    if bimodal::worker_of() == Some(CLUSTER) {
-        launch(Mode::Process)?;
+    if let Some(cluster) = CLUSTERS.iter().find(|(name, _)| bimodal::worker_of() == Some(name)) {
+        launch(Mode::Process, *cluster)?;
     }
     if std::env::args().any(|arg| arg == ECHO) {
         echo(std::io::stdin(), std::io::stdout());
@@ -62,10 +66,13 @@ fn main() -> Result<()> {
     let mut criterion = Criterion::default().sample_size(20).configure_from_args();
     measure_floor(&mut criterion)?;
     for mode in [Mode::Process, Mode::Thread] {
-        let cluster = launch(mode)?;
-        let worker = cluster.fork()?;
-        measure(&mut criterion, mode, &cluster, &worker);
-        cluster.shutdown()?;
+        for (name, idle_poll) in CLUSTERS {
+            let cluster = launch(mode, (name, idle_poll))?;
+            let worker = cluster.fork()?;
+            let extra = if idle_poll.is_zero() { "" } else { "_with_idle_poll" };
+            measure(&mut criterion, &format!("{mode}{extra}"), &cluster, &worker);
+            cluster.shutdown()?;
+        }
     }
     criterion.final_summary();
     for script in ["messaging_cluster.js", "messaging_threads.js"] {
@@ -112,8 +119,8 @@ fn echo(mut from: impl Read, mut to: impl Write) {
     }
 }
 
-fn launch(mode: Mode) -> Result<Cluster> {
-    Cluster::builder(mode).name(CLUSTER).launch(obey)
+fn launch(mode: Mode, (name, idle_poll): (&str, Duration)) -> Result<Cluster> {
+    Cluster::builder(mode).name(name).idle_poll(idle_poll).launch(obey)
 }
 
 fn text() -> String {
@@ -165,8 +172,8 @@ async fn serve(port: Port) {
     }
 }
 
-fn measure(criterion: &mut Criterion, mode: Mode, cluster: &Cluster, worker: &WorkerHandle) {
-    let mut group = criterion.benchmark_group(mode.to_string());
+fn measure(criterion: &mut Criterion, name: &str, cluster: &Cluster, worker: &WorkerHandle) {
+    let mut group = criterion.benchmark_group(name);
     group.bench_function("round_trip_100_bytes", |bencher| {
         bencher.iter(|| {
             send(worker, Order::Echo(text()));
