@@ -13,6 +13,7 @@
 //! that follows can be trusted: close the channel.
 
 mod bytes;
+mod fields;
 mod frame;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -21,9 +22,11 @@ mod tests;
 use std::io::IoSlice;
 
 use bytes::{Reader, Writer};
-pub use frame::HandleKind;
-pub(crate) use frame::{Address, Failure, Frame, Grant, Letter, ListenOptions, Region};
-use frame::{kind, read_handle};
+pub use fields::HandleKind;
+use fields::read_handle;
+pub(crate) use fields::{Address, Failure, Grant, Letter, ListenOptions, Region};
+pub(crate) use frame::Frame;
+use frame::kind;
 
 /// The protocol's version. Both sides must have the same one; it is the first thing they tell each other.
 pub(crate) const VERSION: u16 = 4;
