@@ -83,6 +83,44 @@ impl Error {
         self.io_source().and_then(io::Error::raw_os_error)
     }
 
+    /// The exit status with which a program that ends by this error tells an outer supervisor what it
+    /// was, after sysexits.h, whose names systemd shows, too (systemd.exec(5)):
+    ///
+    /// | status | | kind |
+    /// |---|---|---|
+    /// | 69 | `EX_UNAVAILABLE` | [`Start`](ErrorKind::Start): no worker serves; trying again later may help |
+    /// | 70 | `EX_SOFTWARE` | [`Exhausted`](ErrorKind::Exhausted), and whatever is not named here |
+    /// | 71 | `EX_OSERR` | [`Io`](ErrorKind::Io), [`Listen`](ErrorKind::Listen) |
+    /// | 76 | `EX_PROTOCOL` | [`Protocol`](ErrorKind::Protocol) |
+    /// | 78 | `EX_CONFIG` | [`Setting`](ErrorKind::Setting): trying again does not help (systemd: `RestartPreventExitStatus=78`) |
+    ///
+    /// A `main` that returns the error instead ends with 1, as every Rust program does.
+    ///
+    /// ```no_run
+    /// # async fn serve(worker: bimodal::Worker) { worker.draining().await }
+    /// use std::process::ExitCode;
+    ///
+    /// fn main() -> ExitCode {
+    ///     match bimodal::Cluster::builder(bimodal::Mode::Process).run(serve) {
+    ///         Ok(_) => ExitCode::SUCCESS,
+    ///         Err(error) => {
+    ///             eprintln!("{error}");
+    ///             error.exit_code().into()
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            ErrorKind::Start => 69,
+            ErrorKind::Io | ErrorKind::Listen => 71,
+            ErrorKind::Protocol => 76,
+            ErrorKind::Setting => 78,
+            _ => 70,
+        }
+    }
+
     fn io_source(&self) -> Option<&io::Error> {
         self.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>())
     }
@@ -135,5 +173,21 @@ pub(crate) trait Context<T> {
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for Result<T, E> {
     fn context(self, kind: ErrorKind, text: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::caused(kind, text(), source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outer_supervisor_can_tell_what_a_restart_may_help_against() {
+        let code = |kind| Error::new(kind, "").exit_code();
+        assert_eq!(code(ErrorKind::Start), 69);
+        assert_eq!(code(ErrorKind::Exhausted), 70);
+        assert_eq!(code(ErrorKind::Body), 70);
+        assert_eq!(code(ErrorKind::Listen), 71);
+        assert_eq!(code(ErrorKind::Protocol), 76);
+        assert_eq!(code(ErrorKind::Setting), 78);
     }
 }

@@ -33,8 +33,9 @@ pub struct ListenerId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub(crate) u64);
 
-/// A worker's place in the cluster, from 0: its replacement takes the same slot, so what belongs to
-/// the place (a core, a row of the stats page, a `SO_REUSEPORT` socket) is kept.
+/// A worker's place in the cluster, from 0. Whoever replaces a worker that failed takes its slot, so what
+/// belongs to the place (a row of the stats page, a `SO_REUSEPORT` socket) is kept. A successor that
+/// starts while the old worker still runs takes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub(crate) usize);
 
@@ -43,5 +44,11 @@ impl Slot {
     #[must_use]
     pub const fn get(self) -> usize {
         self.0
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
