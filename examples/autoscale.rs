@@ -93,22 +93,23 @@ fn by_hand(cluster: &Cluster) -> Result<()> {
         let per_worker = requests.saturating_sub(before) / workers.len().max(1) as u64;
         before = requests;
         println!("{per_worker} requests per worker, {} workers", workers.len());
+        let left = crowd.as_ref().is_some_and(Crowd::has_left);
         match (per_worker, workers.as_slice()) {
+            (_, all) if all.len() == MOST && !left => crowd.iter_mut().for_each(Crowd::leave),
             (20.., few) if few.len() < MOST => drop(cluster.fork()?),
-            (20.., _) => crowd.iter_mut().for_each(Crowd::leave),
             (..5, [_, .., last]) => drop(last.disconnect()?),
-            (..5, [_]) if crowd.as_ref().is_some_and(Crowd::has_left) => cluster.disconnect()?,
+            (..5, [_]) if left => cluster.disconnect()?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// What a worker does: every answer takes 5 ms of computing.
+/// What a worker does: every answer takes 2 ms of computing.
 async fn serve(worker: Worker) -> Result<()> {
     let listener = worker.listen("127.0.0.1:0").await?;
     let answer = http::service_fn(|_request| async {
-        let end = Instant::now() + Duration::from_millis(5);
+        let end = Instant::now() + Duration::from_millis(2);
         while Instant::now() < end {}
         http::text("done\n")
     });

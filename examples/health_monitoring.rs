@@ -149,7 +149,8 @@ async fn serve(worker: Worker) -> Result<()> {
 fn hang_one(address: Option<SocketAddr>) -> Option<JoinHandle<()>> {
     let address = address?;
     Some(std::thread::spawn(move || {
-        std::thread::spawn(move || ask(address, "/hang")); // a thread may never answer
+        std::thread::spawn(move || ask(address, "/hang"));
+        std::thread::sleep(Duration::from_millis(200)); // what comes too soon hangs, too
         (0..3).for_each(|_| ask(address, "/"));
     }))
 }
@@ -158,6 +159,7 @@ fn hang_one(address: Option<SocketAddr>) -> Option<JoinHandle<()>> {
 fn ask(address: SocketAddr, path: &str) {
     let (began, mut answer) = (Instant::now(), String::new());
     let result = TcpStream::connect(address).and_then(|mut stream| {
+        stream.set_read_timeout(Some(3 * DEADLINE))?; // an abandoned thread never answers
         write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")?;
         stream.read_to_string(&mut answer)
     });

@@ -16,7 +16,7 @@ use std::{
     sync::Mutex,
 };
 
-use bimodal::Address;
+use bimodal::{Address, Mode};
 use support::{
     Scenario, Scene, both,
     client::{Client, get},
@@ -30,7 +30,21 @@ const SCENARIOS: &[Scenario] = &[
     both("events", events),
     both("messaging", messaging),
     both("load_balancing", load_balancing),
+    both("crash_restart", crash_restart),
+    both("crash_restart_by_hand", crash_restart_by_hand),
+    both("crash_restart_that_never_succeeds", crash_restart_broken),
+    both("graceful_shutdown", graceful_shutdown),
+    both("graceful_shutdown_by_hand", graceful_shutdown_by_hand),
+    both("health_monitoring", health_monitoring),
+    both("health_monitoring_by_hand", health_monitoring_by_hand),
+    both("recycling", recycling),
+    both("autoscale", autoscale),
+    both("memory_monitoring", memory_monitoring),
+    both("rolling_reload", rolling_reload),
 ];
+
+/// To let the program decide, as in Node, and not the cluster.
+const BY_HAND: &[&str] = &["--by-hand"];
 
 fn main() -> ExitCode {
     support::run(SCENARIOS, &[])
@@ -111,17 +125,164 @@ fn load_balancing(scene: &Scene) {
     }
 }
 
+fn crash_restart(scene: &Scene) {
+    let told = ends("crash_restart", scene);
+    let decisions: Vec<_> =
+        told.iter().filter_map(|line| line.split_once("decision: worker ")).collect();
+    let delays = ["now", "in 50 ms", "in 100 ms", "in 150 ms"];
+    assert_eq!(decisions.len(), delays.len(), "{told:#?}");
+    for ((_, decision), delay) in decisions.iter().zip(delays) {
+        let replaced = format!("is replaced {delay}: panicked: a bug, on demand");
+        assert!(decision.ends_with(&replaced), "{decision}: not {replaced}");
+    }
+    has(&told, "workers started: 6 (4 for one that failed)");
+}
+
+fn crash_restart_by_hand(scene: &Scene) {
+    let told = ends_with("crash_restart", scene, BY_HAND);
+    let count = |text: &str| told.iter().filter(|line| line.ends_with(text)).count();
+    assert_eq!((count("code 101 (panic)"), count("code 0")), (4, 2), "{told:#?}");
+    assert_eq!((count("listens, slot 0"), count("listens, slot 1")), (5, 1), "{told:#?}");
+}
+
+fn crash_restart_broken(scene: &Scene) {
+    let mut program = start("crash_restart", scene, &["--broken"]);
+    let status = program.wait();
+    assert_eq!(status.code(), Some(69), "{:#?}", program.output);
+    let last = program.output.last().map(String::as_str);
+    assert_eq!(last, Some("no worker got ready and stayed: no database today"));
+    serve::assert_nobody_left(program.pid());
+}
+
+fn graceful_shutdown(scene: &Scene) {
+    let told = ends("graceful_shutdown", scene);
+    for line in [
+        "GET /ready: HTTP/1.1 200 OK",
+        "GET /ready: HTTP/1.1 503 Service Unavailable",
+        "GET /wait: HTTP/1.1 200 OK",
+        "GET /slow: HTTP/1.1 200 OK",
+        "GET /late: Connection refused (os error 111)",
+        "GET /stuck: closed without an answer",
+        "workers closed: 1, killed: 0, abandoned: 0",
+    ] {
+        has(&told, line);
+    }
+}
+
+fn graceful_shutdown_by_hand(scene: &Scene) {
+    let told = ends_with("graceful_shutdown", scene, BY_HAND);
+    for line in [
+        "GET /wait: HTTP/1.1 200 OK",
+        "GET /slow: HTTP/1.1 200 OK",
+        "time is over: who is left is killed",
+        "GET /stuck: closed without an answer",
+    ] {
+        has(&told, line);
+    }
+}
+
+fn health_monitoring(scene: &Scene) {
+    let told = ends("health_monitoring", scene);
+    let ended = match scene.mode {
+        Mode::Process => "ended with signal 6 (SIGABRT)",
+        Mode::Thread => "ended with abandoned",
+    };
+    has(&told, ended);
+    has(&told, "workers recycled: 0, hung: 1");
+    let answered = told.iter().filter(|line| line.contains("GET /: worker")).count();
+    assert!(answered > 0, "the other worker went on: {told:#?}");
+}
+
+fn health_monitoring_by_hand(scene: &Scene) {
+    let told = ends_with("health_monitoring", scene, BY_HAND);
+    let ended = match scene.mode {
+        Mode::Process => "ended with signal 9 (SIGKILL)",
+        Mode::Thread => "ended with abandoned",
+    };
+    has(&told, "has not answered for 1s: it is killed");
+    has(&told, ended);
+    has(&told, "worker 3 listens");
+}
+
+fn recycling(scene: &Scene) {
+    for args in [&[][..], BY_HAND] {
+        let told = ends_with("recycling", scene, args);
+        has(&told, " requests answered, 0 failed");
+        let at = |text: &str| told.iter().position(|line| line == text);
+        assert!(
+            at("worker 3 listens").is_some_and(|new| Some(new) < first_end(&told)),
+            "{told:#?}"
+        );
+    }
+}
+
+fn autoscale(scene: &Scene) {
+    let told = ends("autoscale", scene);
+    let changes = ["2 workers are wanted instead of 1", "3 workers are wanted instead of 2"];
+    let back = ["2 workers are wanted instead of 3", "1 workers are wanted instead of 2"];
+    for change in changes.iter().chain(&back) {
+        has(&told, change);
+    }
+    let told = ends_with("autoscale", scene, BY_HAND);
+    has(&told, "worker 3 listens");
+    has(&told, "requests per worker, 1 workers");
+}
+
+fn memory_monitoring(scene: &Scene) {
+    let told = ends("memory_monitoring", scene);
+    match scene.mode {
+        Mode::Process => has(&told, " KiB of memory"),
+        Mode::Thread => has(&told, "`recycle.memory` cannot be set in thread mode"),
+    }
+    has(&told, "workers recycled: 2, hung: 0");
+    let told = ends_with("memory_monitoring", scene, BY_HAND);
+    assert!(first_end(&told).is_some(), "{told:#?}");
+}
+
+fn rolling_reload(scene: &Scene) {
+    for args in [&[][..], BY_HAND] {
+        let told = ends_with("rolling_reload", scene, args);
+        let answers: Vec<_> = told.iter().filter(|line| line.contains(" requests: ")).collect();
+        assert_eq!(answers.len(), 2, "no request failed: {told:#?}");
+        has(&told, " requests: bonjour, world");
+        has(&told, " requests: hello, world");
+        has(
+            &told,
+            if args.is_empty() { "broken off, the old workers go on" } else { "the others stay" },
+        );
+    }
+}
+
+/// Where the first worker ended.
+fn first_end(told: &[String]) -> Option<usize> {
+    told.iter().position(|line| line.contains(" ended with "))
+}
+
+#[track_caller]
+fn has(told: &[String], text: &str) {
+    assert!(told.iter().any(|line| line.contains(text)), "no {text:?} in {told:#?}");
+}
+
 /// Runs an example that ends by itself and can explain itself; returns what it told.
 fn ends(example: &str, scene: &Scene) -> Vec<String> {
     let help = Program::spawn(Command::new(program(example)).arg("--help")).succeed();
     assert!(help.iter().any(|line| line.contains("--mode <process|thread>")), "{help:#?}");
-    let mut command = Command::new(program(example));
-    let program =
-        Program::spawn(command.args(["--mode", &scene.mode.to_string()]).process_group(0));
+    ends_with(example, scene, &[])
+}
+
+/// [`ends`] with arguments.
+fn ends_with(example: &str, scene: &Scene, args: &[&str]) -> Vec<String> {
+    let program = start(example, scene, args);
     let pid = program.pid();
     let told = program.succeed();
     serve::assert_nobody_left(pid);
     told
+}
+
+fn start(example: &str, scene: &Scene, args: &[&str]) -> Program {
+    let mut command = Command::new(program(example));
+    command.args(["--mode", &scene.mode.to_string()]).args(args);
+    Program::spawn(command.process_group(0))
 }
 
 /// Runs an example, and stops it in good order.
@@ -129,9 +290,7 @@ fn run(example: &str, scene: &Scene, answers: impl Fn(&Address)) {
     static PORT_IN_USE: Mutex<()> = Mutex::new(());
     let _guard = PORT_IN_USE.lock();
     wait_until("port 3000 to be free", || TcpListener::bind(PORT).is_ok());
-    let mut command = Command::new(program(example));
-    let mut program =
-        Program::spawn(command.args(["--mode", &scene.mode.to_string()]).process_group(0));
+    let mut program = start(example, scene, &[]);
     program.line(|line| line.contains(" listens on http://127.0.0.1:3000"));
     answers(&PORT.parse().unwrap());
     program.signal(15);
