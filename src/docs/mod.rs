@@ -6,6 +6,9 @@
 #[doc = include_str!("coming_from_node.md")]
 pub mod coming_from_node {}
 
+#[doc = include_str!("supervision.md")]
+pub mod supervision {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
