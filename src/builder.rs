@@ -233,7 +233,8 @@ impl Builder {
     }
 
     /// Runs a supervised cluster until it has ended: keeps the workers running, replaces those that crash
-    /// or hang, drains when it is told to stop.
+    /// or hang, drains when it is told to stop. What happens when, the chapter
+    /// [Supervision](crate::docs::supervision) tells.
     ///
     /// | signal | |
     /// |---|---|
@@ -248,9 +249,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Setting`] as [`build`](Self::build); [`ErrorKind::Start`] when no worker ever got
-    /// ready, with the workers' own reason; [`ErrorKind::Io`] when the primary itself cannot start, or a
-    /// region cannot be made.
+    /// [`ErrorKind::Setting`] as [`build`](Self::build); [`ErrorKind::Start`] when no worker got ready and
+    /// stayed, with the workers' own reason; [`ErrorKind::Exhausted`] when workers failed more often than
+    /// [`Restart`](crate::Restart) allows and it says [`Exhausted::Stop`](crate::Exhausted::Stop);
+    /// [`ErrorKind::Io`] when the primary itself cannot start, or a region cannot be made.
+    /// [`Error::exit_code`] turns each into an exit status for an outer supervisor.
     pub fn run<F, Fut>(mut self, body: F) -> Result<Report>
     where
         F: Fn(Worker) -> Fut + Send + Sync + 'static,

@@ -91,7 +91,7 @@ pub enum Event {
         /// What.
         error: Error,
     },
-    /// A supervised cluster has decided something by itself.
+    /// A supervised cluster has decided something by itself (Node has nothing like it).
     Decision {
         /// What, and why.
         decision: Decision,

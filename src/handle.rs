@@ -96,13 +96,14 @@ impl WorkerHandle {
         self.record.worker
     }
 
-    /// The worker's place in the cluster; its replacement takes the same.
+    /// The worker's place in the cluster. Whoever replaces it after a failure takes the same; a successor that
+    /// starts while it still runs (recycling, reload) takes another.
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.record.slot
     }
 
-    /// 1 for the first worker in this slot, one more for each replacement.
+    /// 1 for the first worker in this slot, one more for each that has it after that one.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.record.generation

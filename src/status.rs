@@ -36,7 +36,7 @@ pub struct WorkerStatus {
     pub worker: WorkerId,
     /// The worker's row on the stats page.
     pub slot: Slot,
-    /// How many workers have had this slot.
+    /// How many workers have had this slot, this one included.
     pub generation: u32,
     /// The process it runs in, once it was started.
     pub pid: Option<u32>,

@@ -13,19 +13,20 @@ use crate::{
 };
 
 /// How [`Builder::run`] and [`Builder::supervise`] keep a cluster. Of a cluster that was
-/// [launched](Builder::launch) only `shutdown` holds.
+/// [launched](Builder::launch) only `shutdown` holds. What it does when, and why its defaults are what they are,
+/// the chapter [Supervision](crate::docs::supervision) tells.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Supervision {
     /// How workers that failed are replaced.
     pub restart: Restart,
-    /// How long a worker may take to get ready.
+    /// How long a worker may take to get ready; any time if absent.
     pub boot_timeout: Option<Duration>,
     /// When a worker counts as hung; never if absent.
     pub health: Option<Health>,
     /// When a worker that works is replaced all the same.
     pub recycle: Recycle,
-    /// How the number of workers follows the load.
+    /// How the number of workers follows the load; not at all if absent.
     pub autoscale: Option<Autoscale>,
     /// How a reload goes through the workers.
     pub rollout: Rollout,
@@ -48,7 +49,8 @@ impl Default for Supervision {
 }
 
 impl Builder {
-    /// How workers that failed are replaced. Default [`Restart::default`].
+    /// How workers that failed are replaced. Default [`Restart::default`]: at once the first time, then after
+    /// 100 ms that double up to 10 s, for ever.
     pub fn restart(self, restart: Restart) -> Self {
         self.supervision(|all| all.restart = restart)
     }
@@ -68,7 +70,8 @@ impl Builder {
         self.supervision(|all| all.health = health)
     }
 
-    /// When a worker that works is replaced all the same. Default: never.
+    /// When a worker that works is replaced all the same. Default: never. A bound on memory is refused in
+    /// [`Mode::Thread`], where a worker has none of its own.
     pub fn recycle(self, recycle: Recycle) -> Self {
         self.supervision(|all| all.recycle = recycle)
     }
@@ -91,8 +94,8 @@ impl Builder {
         self.supervision(|all| all.shutdown = shutdown)
     }
 
-    /// How long workers may drain before they are told to close their connections: the `drain` of
-    /// [`shutdown`](Self::shutdown). Default 10 s.
+    /// How long workers may drain before they are told to end: the `drain` of [`shutdown`](Self::shutdown).
+    /// Default 10 s. Whoever does not end then within its `close` is killed.
     pub fn shutdown_timeout(self, time: Duration) -> Self {
         self.supervision(|all| all.shutdown.drain = time)
     }

@@ -146,7 +146,7 @@ pub struct SlotStats {
     pub slot: usize,
     /// The worker's id; 0 in a row that was never used.
     pub worker: u64,
-    /// How often the slot's worker was replaced, plus one.
+    /// How many workers have had this slot, this one included.
     pub generation: u64,
     /// The worker's process id.
     pub pid: u64,

@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-/// When a worker counts as hung, and how it is ended (PM2, gunicorn: `timeout`).
+/// When a worker counts as hung, and how it is ended (gunicorn: `timeout`; puma: `worker_timeout`; systemd:
+/// `WatchdogSec`; Node and PM2 have nothing like it).
 ///
 /// A worker beats by itself, several times within the deadline, whenever its loop turns: a handler that
 /// never returns, a lock that is never released and a stopped process all end the beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// How long a worker may not beat. Default 30 s.
+    /// How long a worker may not beat, at least [`SHORTEST`](Self::SHORTEST). Default 30 s. What a handler computes
+    /// or waits for without giving its loop a turn must stay below it.
     pub deadline: Duration,
     /// How long each step against a hung worker may take before the next: it is asked to leave, told to
-    /// end, aborted (a process), killed. Default 1 s.
+    /// end, aborted (a process, by SIGABRT), killed. Default 1 s. A thread that reacts to none of it is left
+    /// behind: its [`ExitStatus`](crate::ExitStatus) is `Abandoned`.
     pub patience: Duration,
 }
 

@@ -55,13 +55,15 @@ pub(crate) struct Policy {
     pub(crate) seed: u64,
 }
 
-/// The phases of a stop, and of every worker that is retired.
+/// The phases of a stop, and of every worker that is retired: announced, drain, close, kill. It is over as soon
+/// as nobody is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// How long to go on serving, but unready, so that load balancers look away (Kubernetes: a `preStop`
     /// sleep). Default 0.
     pub delay: Duration,
-    /// How long workers may drain. Default 10 s.
+    /// How long workers may drain (gunicorn: `graceful_timeout`; PM2: `kill_timeout`; Node: a timer of the
+    /// program's). Default 10 s.
     pub drain: Duration,
     /// How long a worker that was told to close its connections may take. Default 1 s.
     pub close: Duration,
@@ -164,7 +166,7 @@ pub(crate) enum Action {
     Tell(Decision),
 }
 
-/// What a supervisor decided, and why (the `supervised` event).
+/// What a supervisor decided, and why (the `decision` event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {

@@ -5,17 +5,21 @@ use std::time::Duration;
 use super::{Sight, dice::Dice};
 
 /// Replaces workers that have done enough (gunicorn: `max_requests`; PM2: `max_memory_restart`). The new
-/// worker starts first; the old one drains when it is ready.
+/// worker starts first; the old one drains when it is ready. Workers are looked at once in a second, and
+/// at most [`Rollout::surge`](crate::Rollout::surge) of them, but at least one, are replaced at a time.
+///
+/// Default: nothing is enough.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recycle {
-    /// After this many requests.
+    /// After this many requests (gunicorn: `max_requests`).
     pub requests: Option<u64>,
-    /// At this age.
+    /// At this age (systemd: `RuntimeMaxSec`).
     pub age: Option<Duration>,
-    /// Above this many bytes of memory of its own. Worker processes only: threads share theirs.
+    /// At this many bytes of memory of its own, as [`WorkerHandle::memory`](crate::WorkerHandle::memory) has
+    /// them (PM2: `max_memory_restart`). [`Mode::Process`](crate::Mode::Process) only: threads share theirs.
     pub memory: Option<u64>,
     /// By which share a bound on requests or age may be higher, at random, so that workers which
-    /// started together are not replaced together: 0 to 1.
+    /// started together are not replaced together: 0 to 1. Default 0 (gunicorn: `max_requests_jitter`).
     pub jitter: f64,
 }
 

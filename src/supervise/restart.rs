@@ -7,8 +7,8 @@ use std::{
 
 use super::dice::Dice;
 
-/// How workers that failed are replaced (gunicorn has no such setting; Erlang: the restart intensity of
-/// a supervisor; systemd: `StartLimitBurst`).
+/// How workers that failed are replaced (PM2: `exp_backoff_restart_delay`, `max_restarts`; systemd: `RestartSec`,
+/// `StartLimitBurst`; Erlang: the restart intensity of a supervisor).
 ///
 /// The first replacement comes at once; the delay before the next ones in a row doubles from
 /// `first_delay` up to `longest_delay`.
@@ -21,7 +21,7 @@ pub struct Restart {
     /// By which share of itself a delay may be longer, at random, so that workers which failed
     /// together do not start together: 0 to 1. Default 0.1.
     pub jitter: f64,
-    /// A worker that lived this long starts the row anew. Default 10 s.
+    /// A worker that lived this long starts the row anew (PM2: `min_uptime`). Default 10 s.
     pub healthy: Duration,
     /// Failures in a row before any worker was ever ready, or with a worker's own error, after which a
     /// cluster that nobody serves gives up. Default 3.
@@ -34,8 +34,9 @@ pub struct Restart {
     pub per_cluster: Option<Intensity>,
     /// What happens when there were too many. Default [`Exhausted::KeepRest`].
     pub exhausted: Exhausted,
-    /// The exit code by which a worker says that it is not to be restarted. Default 78, which is
-    /// `EX_CONFIG` of sysexits.h: a configuration that will not get better by itself.
+    /// The exit code by which a worker says that it is not to be restarted (PM2: `stop_exit_codes`; systemd:
+    /// `RestartPreventExitStatus`). Default 78, which is `EX_CONFIG` of sysexits.h: a configuration that will
+    /// not get better by itself. `None`: there is no such code.
     pub final_code: Option<i32>,
 }
 
@@ -51,10 +52,12 @@ pub struct Intensity {
 /// What happens when too many workers failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Exhausted {
-    /// Who runs goes on; who failed is not replaced any more.
+    /// Who runs goes on; who failed is not replaced any more. When nobody is left, the cluster ends with
+    /// [`ErrorKind::Start`](crate::ErrorKind::Start).
     #[default]
     KeepRest,
-    /// The cluster stops, and `run` returns an error: whoever started the program can decide.
+    /// The cluster stops, and [`run`](crate::Builder::run) returns
+    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted): whoever started the program can decide.
     Stop,
 }
 

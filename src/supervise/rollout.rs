@@ -7,7 +7,7 @@ use super::Seat;
 /// How a reload goes through the workers (Kubernetes: `maxSurge`, `maxUnavailable`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// Workers that may run beyond the number asked for. Default 1.
+    /// Workers that may run beyond the number asked for; recycling goes by it, too. Default 1.
     pub surge: usize,
     /// Workers that may be missing. Default 0: an old worker leaves only when a new one is ready.
     pub unavailable: usize,

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 ///
 /// A worker more is started when the loops were busier than `target` on average for `up_after`, or when
 /// connections waited all that time; one less is kept when, for `down_after`, one less would still have
-/// been well below `target`. So a constant load leads to a constant number.
+/// been below four fifths of `target`. So a constant load leads to a constant number.
+///
+/// [`between`](Self::between) has the defaults of what it is not given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Autoscale {
-    /// The fewest workers. Default 1.
+    /// The fewest workers, at least 1.
     pub min: usize,
-    /// The most workers. Default: as many as [`Workers::Auto`](crate::Workers::Auto) stands for.
+    /// The most workers, at most [`Workers::MAX`](crate::Workers::MAX).
     pub max: usize,
-    /// The share of time loops should be busy: 0 to 1. Default 0.7.
+    /// The share of time loops should be busy: above 0, at most 1. Default 0.7.
     pub target: f64,
     /// How long it must have been too busy before a worker is added. Default 3 s.
     pub up_after: Duration,
@@ -22,7 +24,8 @@ pub struct Autoscale {
 }
 
 impl Autoscale {
-    /// Between `min` and `max` workers, the rest as the defaults say.
+    /// Between `min` and `max` workers; a target of 0.7, up after 3 s, down after 30 s. The bounds are checked
+    /// when the cluster is built.
     #[must_use]
     pub fn between(min: usize, max: usize) -> Self {
         Self {
