@@ -18,11 +18,12 @@
 //! }
 //! ```
 //!
-//! [`Builder::run`] supervises: it restarts workers that crash, drains on SIGTERM and returns a
-//! [`Report`]. [`Builder::launch`] is Node's way: the program [forks](Cluster::fork), reads
-//! [events](Cluster::events) and decides.
+//! [`Builder::run`] supervises: it replaces workers that crash or hang, reloads on SIGHUP, drains on SIGTERM and
+//! returns a [`Report`]; [`Builder::supervise`] does the same beside the program. [`Builder::launch`] is Node's
+//! way: the program [forks](Cluster::fork), reads [events](Cluster::events) and decides.
 //!
-//! Whoever knows Node's `cluster` begins with [Coming from Node](docs::coming_from_node).
+//! Whoever knows Node's `cluster` begins with [Coming from Node](docs::coming_from_node), whoever knows PM2,
+//! gunicorn, puma or systemd with [Supervision](docs::supervision).
 //!
 //! | | [`Mode::Process`] | [`Mode::Thread`] |
 //! |---|---|---|
