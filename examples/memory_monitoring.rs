@@ -86,7 +86,8 @@ fn watch(cluster: &Cluster, by_hand: bool) -> Result<()> {
                 ended += 1;
                 if ended == 2 {
                     client.iter_mut().for_each(Client::stop);
-                    if by_hand { cluster.disconnect()? } else { cluster.stop()? }
+                    // After a Ctrl-C the cluster may have ended already.
+                    drop(if by_hand { cluster.disconnect() } else { cluster.stop() });
                 }
             }
             Some(_) => {}
