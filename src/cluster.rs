@@ -311,14 +311,23 @@ impl Cluster {
         }
     }
 
-    /// Begins to stop (as SIGTERM does), in the phases of [`Builder::shutdown`]. A second call means at once.
-    /// [`wait`](Self::wait) waits for the end.
+    /// Begins to stop (as SIGTERM does), in the phases of [`Builder::shutdown`]. [`wait`](Self::wait) waits for
+    /// the end. What stops already goes on as it does.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Closed`] when the cluster has ended.
     pub fn stop(&self) -> Result<()> {
         self.request(Request::Stop)
+    }
+
+    /// Stops at once (as the second SIGTERM does): every worker is killed, and no phase waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`stop`](Self::stop).
+    pub fn stop_now(&self) -> Result<()> {
+        self.request(Request::StopNow)
     }
 
     /// Waits until the cluster has ended, and says what it did. It takes the events that are left. A cluster

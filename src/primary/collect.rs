@@ -72,6 +72,7 @@ impl Primary {
             Request::Signal(worker, signal) => self.backend.force(worker, Force::Signal(signal)),
             Request::Scale(workers) => self.tell(Happening::Scale(workers)),
             Request::Reload => self.tell(Happening::Reload),
+            Request::Stop if self.stopping => {}
             Request::Stop => self.stop(),
             Request::StopNow => {
                 self.stop();
@@ -94,11 +95,16 @@ impl Primary {
         }
     }
 
+    /// The first signal changes nothing about a stop that the program has asked for; the next one hurries it.
     fn stop_by(&mut self, signal: i32) {
         let now = event_loop::now();
-        if self.signalled.is_none_or(|last| now - last >= SAME_SIGNAL) {
-            log::info!("signal {signal}: the cluster stops");
-            self.signalled = Some(now);
+        let last = self.signalled;
+        if last.is_some_and(|last| now - last < SAME_SIGNAL) {
+            return;
+        }
+        log::info!("signal {signal}: the cluster stops");
+        self.signalled = Some(now);
+        if last.is_some() || !self.stopping {
             self.stop();
         }
     }
