@@ -33,6 +33,7 @@ mod own_sockets;
 mod ports;
 mod process;
 mod regions;
+mod restarting;
 mod roles;
 mod rows;
 mod scheduling;
@@ -41,6 +42,7 @@ mod sharing;
 mod shutdown;
 mod sockets;
 mod supervised;
+mod supervising;
 mod thread;
 
 use std::process::ExitCode;
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         ending::SCENARIOS,
         shutdown::SCENARIOS,
         isolation::SCENARIOS,
+        restarting::SCENARIOS,
     ];
     let programs = [
         SERVERS,
