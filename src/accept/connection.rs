@@ -205,6 +205,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether bytes are there that nobody has read, whatever the loop knows of it.
+    pub(crate) fn has_input(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(self.socket(), &mut [0_u8; 1], flags).is_ok_and(|(_, there)| there > 0)
+    }
+
     fn socket(&self) -> &Socket {
         self.source().get_ref()
     }

@@ -30,9 +30,9 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// How old a connection without a request must be for a drain to end it: its first request may be on
-/// its way, and nobody would send it again.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long a connection must have been without a request for a drain to end it: the next one may be on
+/// its way, and nobody might send it again.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How the rest of a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub(super) struct Exchange {
     /// Bytes were received that no request has taken.
     surplus: Cell<bool>,
     peer_ended: Cell<bool>,
+    /// A drain ends the connection as soon as what was answered is sent.
+    finishing: Cell<bool>,
 }
 
 impl Exchange {
@@ -81,6 +83,7 @@ impl Exchange {
             timed_out: Cell::new(false),
             surplus: Cell::new(false),
             peer_ended: Cell::new(false),
+            finishing: Cell::new(false),
         }
     }
 
@@ -184,9 +187,10 @@ impl Exchange {
 
     // What the connection's task asks.
 
-    /// Whether a drain may end the connection here: between two requests.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.phase.get() == Phase::Idle && !self.fresh.get()
+    /// Patience ended between two requests of a connection that a drain is to end. Whether that is news.
+    pub(super) fn finishes(&self) -> bool {
+        let is_between_requests = self.phase.get() == Phase::Idle && !self.fresh.get();
+        self.hub.is_draining() && is_between_requests && !self.finishing.replace(true)
     }
 
     /// When patience ends, if the other side is what we wait for.
@@ -194,14 +198,18 @@ impl Exchange {
         let limits = self.limits();
         let since = self.since.get();
         match self.phase.get() {
-            Phase::Idle if !self.fresh.get() => since.checked_add(limits.keep_alive_timeout),
-            Phase::Idle if self.hub.is_draining() => {
-                since.checked_add(limits.header_timeout.min(FRESH))
-            }
-            Phase::Idle | Phase::Head => since.checked_add(limits.header_timeout),
+            Phase::Idle => since.checked_add(self.idle_time()),
+            Phase::Head => since.checked_add(limits.header_timeout),
             Phase::Body => since.checked_add(limits.request_timeout),
             Phase::Answering => self.stalled.get()?.checked_add(limits.keep_alive_timeout),
         }
+    }
+
+    fn idle_time(&self) -> Duration {
+        let Limits { header_timeout, keep_alive_timeout, .. } = *self.limits();
+        let time = if self.fresh.get() { header_timeout } else { keep_alive_timeout };
+        let is_leaving = self.hub.is_draining() && !self.finishing.get();
+        if is_leaving { time.min(QUIET) } else { time }
     }
 
     /// Patience ended; whether the service's future can still answer 408.

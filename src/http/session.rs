@@ -3,6 +3,10 @@
 //! The task ends when the connection does. Its one timer is armed for a deadline that may have
 //! moved later since; only when it fires is the true deadline looked at, so a request on a kept
 //! connection costs no timer operation.
+//!
+//! A drain ends a connection that was without a request for a moment. One that is in use goes on until
+//! its next answer, which says that it is the last: closing between two requests would lose the one
+//! that is on its way. One in the middle of a head is let finish it, as hyper would drop it.
 
 use std::{
     error::Error as StdError,
@@ -55,7 +59,7 @@ pub(super) async fn serve<S, B>(
     let io = Io::new(Rc::clone(&connection), Rc::clone(&exchange));
     let http = protocol.serve_connection(io, Guarded { service, exchange: Rc::clone(&exchange) });
     let session =
-        Session { http, exchange: &exchange, seat: &seat, timer: None, armed: None, told: false };
+        Session { http, connection: &connection, exchange: &exchange, seat: &seat, timer: None, armed: None };
     let outcome = session.await;
     if matches!(outcome, Outcome::Silent) {
         // Best effort: the peer may be gone.
@@ -94,13 +98,12 @@ enum Outcome {
 
 struct Session<'a, C> {
     http: C,
+    connection: &'a Connection,
     exchange: &'a Exchange,
     seat: &'a Seat,
     timer: Option<Sleep>,
     /// What the timer waits for.
     armed: Option<Instant>,
-    /// hyper knows of the drain.
-    told: bool,
 }
 
 /// What a session needs of hyper's connection.
@@ -137,13 +140,12 @@ impl<C: Http> Future for Session<'_, C> {
                 }
                 return Poll::Ready(Outcome::Ended);
             }
-            if this.must_finish() {
-                this.told = true;
+            if !this.expired(cx) || this.next_has_come() {
+                return Poll::Pending;
+            }
+            if this.exchange.finishes() {
                 this.http.finish();
                 continue;
-            }
-            if !this.expired(cx) {
-                return Poll::Pending;
             }
             // Only a service that has not answered can still be made to answer.
             if this.exchange.expire() {
@@ -158,11 +160,9 @@ impl<C: Http> Future for Session<'_, C> {
 }
 
 impl<C: Http> Session<'_, C> {
-    /// A drain ends a connection between requests. One in the middle of a head is let finish it:
-    /// hyper would drop it. The answer in flight says that it is the last. One that is new gets a
-    /// moment for its first request, by its deadline.
-    fn must_finish(&self) -> bool {
-        self.exchange.hub.is_draining() && !self.told && self.exchange.is_between_requests()
+    /// Whether there is a next request although its time is over: the loop is about to tell of it.
+    fn next_has_come(&self) -> bool {
+        self.exchange.phase() == Phase::Idle && self.connection.has_input()
     }
 
     /// Whether the current deadline has passed; sees to being woken when it does.

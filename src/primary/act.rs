@@ -49,17 +49,28 @@ impl Primary {
     }
 
     fn tell_program(&mut self, decision: Decision) {
-        let Self { report, .. } = self;
+        let report = &mut self.report;
         match &decision {
             Decision::Restart { .. } => report.restarts += 1,
             Decision::Recycle { .. } => report.recycled += 1,
-            Decision::Hung { .. } => report.hung += 1,
+            Decision::Hung { worker, .. } => {
+                report.hung += 1;
+                self.lost(*worker);
+            }
             Decision::Reloaded => report.reloads += 1,
             Decision::ReloadFailed { .. } => report.failed_reloads += 1,
             _ => {}
         }
         log::log!(decision.level(), "{decision}");
         self.sink.emit(Event::Decision { decision });
+    }
+
+    /// A worker that hangs has lost its seat: its replacement does not wait for its end.
+    fn lost(&mut self, worker: WorkerId) {
+        let seat = self.workers.get_mut(&worker).and_then(|entry| entry.seat.take());
+        if let Some((_, past)) = seat.and_then(|seat| self.seats.get_mut(&seat)) {
+            past.restarts += 1;
+        }
     }
 
     fn tell_unready(&mut self) {
@@ -74,7 +85,7 @@ impl Primary {
             .map_or((None, Default::default()), |(slot, past)| (Some(*slot), *past));
         let handle = match self.crew.enlist(self.crew.next_id(), slot, past) {
             Ok(handle) => handle,
-            Err(error) => return self.sink.emit(Event::Error { worker: None, error }),
+            Err(error) => return self.not_enlisted(seat, error),
         };
         self.seats.insert(seat, (handle.slot(), past));
         let prepared = Fork::new().prepare(&self.settings, self.crew.desk.packing);
@@ -83,6 +94,11 @@ impl Primary {
             outfit
         });
         self.fork(handle, Some(seat), outfit);
+    }
+
+    fn not_enlisted(&mut self, seat: Seat, error: Error) {
+        self.sink.emit(Event::Error { worker: None, error });
+        self.tell(Happening::NotForked { seat });
     }
 
     pub(super) fn fork(

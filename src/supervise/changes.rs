@@ -21,6 +21,7 @@ impl Supervisor {
         if let Some(progress) = &mut self.reload {
             return progress.ask_again();
         }
+        self.seats.forget_retries();
         let seats: Vec<_> = self.seats.all().map(|(seat, _)| seat).collect();
         actions.push(Action::Tell(Decision::Reload));
         self.reload = Some(Progress::new(seats.into_iter()));

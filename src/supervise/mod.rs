@@ -117,6 +117,8 @@ pub(crate) enum Happening {
     Start,
     /// A worker was started, for this seat if it was asked for here.
     Forked { worker: WorkerId, seat: Option<Seat> },
+    /// There was no room for the worker that was to be started for this seat.
+    NotForked { seat: Seat },
     /// A worker is ready.
     Ready { worker: WorkerId },
     /// A worker drains without having been told to here.

@@ -39,8 +39,8 @@ impl Recycle {
     }
 }
 
-/// What one worker may reach.
-#[derive(Clone, Copy, Debug)]
+/// What one worker may reach; by default anything.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bounds {
     requests: Option<u64>,
     age: Option<Duration>,

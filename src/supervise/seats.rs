@@ -118,6 +118,12 @@ impl Seats {
         self.places.retain(|_, place| place.asked);
     }
 
+    /// Who serves is not to be succeeded later by whoever was to be tried again.
+    pub(super) fn forget_retries(&mut self) {
+        let served = self.places.values_mut().filter(|place| place.worker.is_some());
+        served.filter(|place| !place.asked).for_each(|place| place.due = None);
+    }
+
     /// Takes away whoever was to succeed a worker that still serves.
     pub(super) fn give_up_successors(&mut self) -> Vec<WorkerId> {
         let served = self.places.values_mut().filter(|place| place.worker.is_some());

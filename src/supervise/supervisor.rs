@@ -26,6 +26,11 @@ pub(super) const BOOT: Duration = Duration::from_secs(60);
 /// How often ages, requests and memory are looked at.
 pub(super) const RECYCLE_INTERVAL: Duration = Duration::from_secs(1);
 
+const ENDED_EARLY: &str = "the new worker ended before it was ready";
+
+/// How long to wait for room for another worker.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
 /// Keeps the seats filled, and ends the workers in order.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -149,6 +154,7 @@ impl Supervisor {
             // Only here does time pass: of several things that happened together, all are heard first.
             Happening::Tick => self.pass_time(now, actions),
             Happening::Forked { worker, seat } => self.forked(now, worker, seat, actions),
+            Happening::NotForked { seat } => self.not_forked(now, seat, actions),
             Happening::Ready { worker } => self.ready(now, worker, actions),
             Happening::Leaving { worker } => self.leaving(now, worker),
             Happening::Ended { worker, ending } => self.ended(now, worker, ending, actions),
@@ -221,6 +227,17 @@ impl Supervisor {
         }
     }
 
+    /// There was no room for the worker that was asked for: there may be later.
+    fn not_forked(&mut self, now: Instant, seat: Seat, actions: &mut Vec<Action>) {
+        let is_wanted = matches!(self.phase, Phase::Running | Phase::Announced(_));
+        let Some(place) = self.seats.get_mut(seat) else { return };
+        place.asked = false;
+        place.due = is_wanted.then_some(now + NO_ROOM);
+        if self.reload_concerns(seat) {
+            self.fail_reload(now, "there is no room for another worker".into(), actions);
+        }
+    }
+
     fn ready(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.get_mut(&worker) else { return };
         record.ready = true;
@@ -257,7 +274,13 @@ impl Supervisor {
     fn ended(&mut self, now: Instant, worker: WorkerId, ending: Ending, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.remove(&worker) else { return };
         let Some((seat, place)) = self.seat_of(&record) else { return };
+        // Whoever was to take another's place and did not has failed, however it put it.
+        let failed_to_succeed = place.successor == Some(worker) && record.blame.is_none();
         place.leave(worker);
+        let ending = match ending {
+            Ending::Done if failed_to_succeed => Ending::Refused(ENDED_EARLY.into()),
+            ending => ending,
+        };
         let Some(failure) = Failure::of(worker, seat, &record, ending) else {
             return self.done(now, seat, actions);
         };
@@ -267,7 +290,7 @@ impl Supervisor {
     /// A worker's body returned: its seat stays empty, unless a successor is on its way.
     fn done(&mut self, now: Instant, seat: Seat, actions: &mut Vec<Action>) {
         if self.reload_concerns(seat) {
-            self.fail_reload(now, "the new worker ended before it was ready".into(), actions);
+            self.fail_reload(now, ENDED_EARLY.into(), actions);
         }
         if self.seats.get(seat).is_some_and(Place::is_empty) {
             self.close_seat(seat);
@@ -303,7 +326,8 @@ impl Supervisor {
         if matches!(self.phase, Phase::Stopping | Phase::Killing) {
             return;
         }
-        if self.reload_concerns(failure.seat) {
+        let reloading = self.reload_concerns(failure.seat);
+        if reloading {
             self.fail_reload(now, failure.cause.clone(), actions);
         }
         let Some(place) = self.seats.get_mut(failure.seat) else { return };
@@ -315,10 +339,15 @@ impl Supervisor {
         let hopeless = lived < restart.healthy && (failure.refused || !self.ever_ready);
         if hopeless && failures >= restart.attempts && !self.anybody_ready() {
             self.give_up(now, failure.cause, actions);
-        } else if served {
-            // Whoever was to succeed it is tried again by whoever wanted it.
+        } else if served && reloading {
+            // Whoever wants to may reload again.
         } else if too_many || failure.is_final(&restart) {
-            self.let_go(now, failure, too_many && restart.exhausted == Exhausted::Stop, actions);
+            let stop = too_many && restart.exhausted == Exhausted::Stop;
+            if served && !stop {
+                self.keep(failure, actions);
+            } else {
+                self.let_go(now, failure, stop, actions);
+            }
         } else {
             let delay = restart.delay(failures, &mut self.dice);
             self.start_again(now, failure, delay, actions);
@@ -336,6 +365,16 @@ impl Supervisor {
         if let Some(place) = self.seats.get_mut(seat) {
             place.due = Some(now + delay);
             actions.push(Action::Tell(Decision::Restart { worker, cause, delay }));
+        }
+    }
+
+    /// Nobody can take over from who serves in this seat: that one goes on, whatever it has done.
+    fn keep(&mut self, failure: Failure, actions: &mut Vec<Action>) {
+        let Failure { worker, seat, cause, .. } = failure;
+        actions.push(Action::Tell(Decision::NoRestart { worker, cause }));
+        let serves = self.seats.get(seat).and_then(|place| place.worker);
+        if let Some(record) = serves.and_then(|serves| self.workers.get_mut(&serves)) {
+            record.bounds = Bounds::default();
         }
     }
 

@@ -20,9 +20,11 @@ mod datagrams;
 mod ending;
 mod events;
 mod forking;
+mod health;
 mod http;
 mod isolation;
 mod leaving;
+mod ledgers;
 mod limits;
 mod listen;
 mod load;
@@ -32,15 +34,20 @@ mod orders;
 mod own_sockets;
 mod ports;
 mod process;
+mod recycling;
 mod regions;
+mod reloading;
 mod restarting;
 mod roles;
 mod rows;
+mod scaling;
 mod scheduling;
 mod sending;
 mod sharing;
 mod shutdown;
 mod sockets;
+mod status;
+mod stopping;
 mod supervised;
 mod supervising;
 mod thread;
@@ -81,6 +88,13 @@ fn main() -> ExitCode {
         shutdown::SCENARIOS,
         isolation::SCENARIOS,
         restarting::SCENARIOS,
+        health::SCENARIOS,
+        recycling::SCENARIOS,
+        scaling::SCENARIOS,
+        reloading::SCENARIOS,
+        stopping::SCENARIOS,
+        status::SCENARIOS,
+        ledgers::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -96,6 +110,10 @@ fn main() -> ExitCode {
         isolation::PROGRAMS,
         addresses::PROGRAMS,
         sharing::PROGRAMS,
+        health::PROGRAMS,
+        scaling::PROGRAMS,
+        reloading::PROGRAMS,
+        stopping::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

@@ -4,25 +4,17 @@
 use std::{hint::black_box, mem, time::Duration};
 
 use bimodal::{
-    Address, Builder, Cluster, Decision, Event, Result, Scheduling, Worker, event_loop,
+    Address, Builder, Cluster, Decision, Event, Result, Worker, event_loop,
     http::{self, Incoming, Request, service_fn},
 };
 
 use crate::{
-    bodies::ANYWHERE,
+    bodies::{ANYWHERE, step_into_traps},
     support::{
-        client::{Client, get},
+        client::get,
         events::{until, until_named},
     },
 };
-
-/// Every policy.
-pub const POLICIES: [Scheduling; 4] = [
-    Scheduling::RoundRobin,
-    Scheduling::LeastConnections,
-    Scheduling::Shared,
-    Scheduling::ReusePort,
-];
 
 /// Starts a supervised cluster of [`serve`] and waits until all its workers listen.
 #[track_caller]
@@ -32,10 +24,11 @@ pub fn served(builder: Builder, workers: usize) -> (Cluster, Address) {
     (cluster, address)
 }
 
-/// Answers with the worker's id, or does what the path asks for: `/spin`, `/panic`, `/sleep/MS`, `/burn/MS`,
-/// `/leak/MIB`, `/ready`.
+/// Answers with the worker's id, or does what the path asks for: `/panic`, `/sleep/MS`, `/burn/MS`, `/leak/MIB`,
+/// `/ready`. Told a text, steps into that trap.
 pub async fn serve(worker: Worker) -> Result<()> {
     let listener = worker.listen(ANYWHERE).await?;
+    event_loop::spawn(step_into_traps(worker.clone())).detach();
     let service = move |request: Request<Incoming>| answer(worker.clone(), request);
     http::serve(listener, service_fn(service)).await
 }
@@ -48,7 +41,6 @@ async fn answer(
     let (what, number) = path[1..].split_once('/').unwrap_or((&path[1..], "0"));
     let number: u64 = number.parse().unwrap();
     match what {
-        "spin" => spin(),
         "panic" => panic!("a panic was asked for"),
         "sleep" => event_loop::sleep(Duration::from_millis(number)).await,
         "burn" => std::thread::sleep(Duration::from_millis(number)),
@@ -59,25 +51,10 @@ async fn answer(
     http::text(worker.id().to_string())
 }
 
-/// A handler that never returns. It lets other processes run, as a test has only so many cores.
-fn spin() -> ! {
-    loop {
-        std::thread::yield_now();
-    }
-}
-
 /// Who answers.
 #[track_caller]
 pub fn who(address: &Address) -> u64 {
     get(address, "/").unwrap().text().parse().unwrap()
-}
-
-/// Sends a request that nobody may ever answer.
-#[track_caller]
-pub fn send(address: &Address, path: &str) -> Client {
-    let mut client = Client::connect(address).unwrap();
-    client.request(path).unwrap();
-    client
 }
 
 /// The next decision that `wanted` accepts; other events are skipped.

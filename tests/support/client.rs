@@ -8,6 +8,10 @@ use std::{
 };
 
 use bimodal::Address;
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 
 use super::{DEADLINE, wait_until};
 
@@ -156,6 +160,19 @@ impl Client {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Whether the other side has closed the connection, as far as is known here by now.
+    pub fn is_closed(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match &self.stream {
+            Stream::Tcp(stream) => recv(stream, &mut [0_u8; 1], flags),
+            Stream::Unix(stream) => recv(stream, &mut [0_u8; 1], flags),
+        };
+        match peeked {
+            Ok((_, there)) => there == 0,
+            Err(error) => error != Errno::AGAIN,
         }
     }
 
