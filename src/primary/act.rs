@@ -62,6 +62,8 @@ impl Primary {
             _ => {}
         }
         log::log!(decision.level(), "{decision}");
+        // Whoever hears of it finds it in the status.
+        self.publish();
         self.sink.emit(Event::Decision { decision });
     }
 
@@ -121,6 +123,7 @@ impl Primary {
         if let Ok(pid) = &started {
             handle.started(*pid);
         }
+        self.publish();
         self.sink.emit(Event::Fork { worker: handle.clone() });
         self.tell(Happening::Forked { worker, seat });
         if let Err(error) = started {

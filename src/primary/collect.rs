@@ -269,6 +269,7 @@ impl Primary {
         self.report.abandoned += u64::from(status == ExitStatus::Abandoned);
         let ending = entry.ending(status);
         self.remember(&entry, status, &ending);
+        self.publish();
         self.sink.emit(Event::Exit { worker: entry.handle, status });
         self.tell(Happening::Ended { worker, ending });
     }

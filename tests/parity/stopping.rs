@@ -1,11 +1,14 @@
 //! The phases of a stop: unready, drain, close, kill; and how signals go through them.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use bimodal::{Cluster, Decision, Event, ExitStatus, Shutdown, Worker, event_loop};
+use bimodal::{Cluster, Connection, Decision, Event, ExitStatus, Shutdown, Worker, event_loop};
 
 use crate::{
-    bodies::{ANYWHERE, keep},
+    bodies::ANYWHERE,
     support::{
         DEADLINE, Scenario, Scene, both,
         client::{Client, get, wait_until_closed},
@@ -64,9 +67,6 @@ fn drained(scene: &Scene) {
     wait_until("the requests to be there", || {
         cluster.status().workers[0].stats.connections_open == 4
     });
-    // They are read in the turn in which they are accepted, or the next one.
-    let beats = cluster.status().workers[0].stats.beats;
-    wait_until("a turn", || cluster.status().workers[0].stats.beats > beats + 1 || beats > 9);
     cluster.stop().unwrap();
     for mut client in clients {
         let answer = client.answer().unwrap();
@@ -78,7 +78,7 @@ fn drained(scene: &Scene) {
 
 /// A cluster of workers that keep connections, and a connection to one of them.
 fn keeping(scene: &Scene, shutdown: Shutdown) -> (Cluster, Client) {
-    let cluster = scene.builder().workers(1).shutdown(shutdown).supervise(keep).unwrap();
+    let cluster = scene.builder().workers(1).shutdown(shutdown).supervise(hold).unwrap();
     let address = until_named(&cluster, "listening", 1).addresses().remove(0);
     let mut client = Client::connect(&address).unwrap();
     client.line().unwrap();
@@ -137,15 +137,38 @@ fn told(scene: &Scene) {
 
 /// Connections that last until the worker is told to leave.
 async fn say_goodbye(worker: Worker) -> bimodal::Result<()> {
+    greet_and_wait_for(worker.clone(), async move |connection: &Connection| {
+        worker.draining().await;
+        let _ = connection.write_all(b"goodbye\n").await;
+    })
+    .await
+}
+
+/// Connections that last until the client has enough.
+async fn hold(worker: Worker) -> bimodal::Result<()> {
+    greet_and_wait_for(worker, async |connection: &Connection| {
+        let _ = connection.read(&mut [0]).await;
+    })
+    .await
+}
+
+/// The worker ends when the last of its connections has.
+async fn greet_and_wait_for(
+    worker: Worker,
+    end: impl AsyncFn(&Connection) + 'static,
+) -> bimodal::Result<()> {
+    let end = Rc::new(end);
     let mut listener = worker.listen(ANYWHERE).await?;
+    let mut held = Vec::new();
     while let Some(connection) = listener.accept().await? {
-        let worker = worker.clone();
-        event_loop::spawn(async move {
+        let end = end.clone();
+        held.push(event_loop::spawn(async move {
             let _ = connection.write_all(b"hello\n").await;
-            worker.draining().await;
-            let _ = connection.write_all(b"goodbye\n").await;
-        })
-        .detach();
+            end(&connection).await;
+        }));
+    }
+    for connection in held {
+        let _ = connection.await;
     }
     Ok(())
 }
@@ -164,7 +187,7 @@ fn second_stop(scene: &Scene) {
 
 fn keep_without_hurry(scene: &Scene) {
     let builder = scene.builder().workers(1).shutdown(shutdown());
-    let report = builder.on_event(print).run(keep).unwrap();
+    let report = builder.on_event(print).run(hold).unwrap();
     println!("{report}");
 }
 
