@@ -11,6 +11,8 @@ mod faults;
 mod program;
 #[path = "lab/routes.rs"]
 mod routes;
+#[path = "lab/supervision.rs"]
+mod supervision;
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -23,6 +25,7 @@ use serde_json::Value;
 use support::{
     Scenario, both,
     client::{Answer, get},
+    only,
     program::Program,
 };
 
@@ -39,6 +42,16 @@ const SCENARIOS: &[Scenario] = &[
     both("all_policies", program::all_policies),
     both("sigterm_under_load", program::sigterm_under_load),
     both("bad_arguments", program::bad_arguments),
+    both("spin_is_noticed", supervision::spin_is_noticed),
+    both("a_crash_loop_is_slowed", supervision::a_crash_loop_is_slowed),
+    both("requests_and_age_recycle", supervision::requests_and_age_recycle),
+    both("load_scales", supervision::load_scales),
+    both("a_stop_is_announced", supervision::a_stop_is_announced),
+    both("a_drain_has_an_end", supervision::a_drain_has_an_end),
+    both("reload_by_signal", supervision::reload_by_signal),
+    // A thread cannot be stopped alone, and shares its memory.
+    only(&[Mode::Process], "a_stopped_process_hangs", supervision::a_stopped_process_hangs),
+    only(&[Mode::Process], "a_leak_is_recycled", supervision::a_leak_is_recycled),
 ];
 
 fn main() -> ExitCode {
@@ -64,12 +77,13 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts a lab with two workers, its events as JSON.
+/// Starts a lab with two workers, if no other number is given, its events as JSON.
 #[track_caller]
 fn start(mode: Mode, further: &[&str]) -> Lab {
     let mode = mode.to_string();
-    let own = ["--mode", &mode, "--workers", "2", "--events", "json", "--listen", "127.0.0.1:0"];
-    let mut program = Program::spawn(command(&own).args(further));
+    let own = ["--mode", &mode, "--events", "json", "--listen", "127.0.0.1:0"];
+    let workers: &[&str] = if further.contains(&"--workers") { &[] } else { &["--workers", "2"] };
+    let mut program = Program::spawn(command(&own).args(workers).args(further));
     let ready = program.line(|line| line.starts_with("listening on "));
     let url = ready.split(' ').nth(2).unwrap().split(',').next().unwrap();
     let address = url.strip_prefix("http://").unwrap().parse().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use bimodal::{Address, Event, Report, Settings};
+use bimodal::{Address, Decision, Event, Report, Settings};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -91,6 +91,11 @@ pub(crate) fn print_report(form: Form, report: &Report) {
         "exits": report.exits,
         "dispatched": report.dispatched,
         "dispatched_again": report.dispatched_again,
+        "recycled": report.recycled,
+        "hung": report.hung,
+        "reloads": report.reloads,
+        "failed_reloads": report.failed_reloads,
+        "closed": report.closed,
         "forced_kills": report.forced_kills,
         "abandoned": report.abandoned,
     });
@@ -117,6 +122,7 @@ fn remark(event: &Event) -> Option<String> {
         Event::Exit { status, .. } => status.to_string(),
         Event::Error { error, .. } => error.to_string(),
         Event::Missed { count } => format!("{count} events"),
+        Event::Decision { decision } => decision.to_string(),
         _ => return None,
     })
 }
@@ -187,8 +193,37 @@ fn details(event: &Event) -> Map<String, Value> {
         }),
         Event::Error { error, .. } => json!({ "error": error.to_string() }),
         Event::Missed { count } => json!({ "count": count }),
+        Event::Decision { decision } => decided(decision),
         _ => Value::Null,
     })
+}
+
+/// What was decided, and why.
+fn decided(decision: &Decision) -> Value {
+    let ms = |time: &std::time::Duration| time.as_millis() as u64;
+    match decision {
+        Decision::Restart { worker, cause, delay } => {
+            json!({ "decision": "restart", "of": worker.get(), "cause": cause, "delay_ms": ms(delay) })
+        }
+        Decision::NoRestart { worker, cause } => {
+            json!({ "decision": "no restart", "of": worker.get(), "cause": cause })
+        }
+        Decision::NotReady { worker, within } => {
+            json!({ "decision": "not ready", "of": worker.get(), "within_ms": ms(within) })
+        }
+        Decision::Hung { worker, silent } => {
+            json!({ "decision": "hung", "of": worker.get(), "silent_ms": ms(silent) })
+        }
+        Decision::Recycle { worker, cause } => {
+            json!({ "decision": "recycle", "of": worker.get(), "cause": cause })
+        }
+        Decision::Scale { from, to } => json!({ "decision": "scale", "from": from, "to": to }),
+        Decision::ReloadFailed { cause } => json!({ "decision": "reload failed", "cause": cause }),
+        Decision::Reload => json!({ "decision": "reload" }),
+        Decision::Reloaded => json!({ "decision": "reloaded" }),
+        Decision::Stop => json!({ "decision": "stop" }),
+        other => json!({ "decision": other.to_string() }),
+    }
 }
 
 /// One line, at once. A reader who has gone must not end the server.

@@ -12,6 +12,7 @@
 
 mod events;
 mod faults;
+mod policy;
 mod routes;
 
 use std::{process::ExitCode, rc::Rc};
@@ -21,6 +22,7 @@ use clap::Parser;
 use env_logger::Env;
 
 use events::{Announcer, Form};
+use policy::Policy;
 use routes::Lab;
 
 const ROUTES: &str = "\
@@ -31,6 +33,7 @@ Routes:
   GET  /sleep?ms=N     answers after N ms; the loop goes on
   GET  /burn?ms=N      answers after N ms of computing; the loop stands still
   GET  /stats          the counters of all workers, as JSON
+  GET  /ready          200 while the worker wants connections, 503 once a stop is announced
   GET  /fault/KIND     panic, abort, segfault, stack-overflow, spin, exit,
                        leak-fd?n=N or leak-memory?mib=N";
 
@@ -54,6 +57,8 @@ struct Args {
     /// Prints one line per event on stdout
     #[arg(long, value_enum, default_value_t = Form::Off)]
     events: Form,
+    #[command(flatten)]
+    policy: Policy,
 }
 
 fn main() -> ExitCode {
@@ -75,10 +80,14 @@ fn run(args: Args) -> Result<()> {
         .name("lab")
         .workers(args.workers)
         .on_event(move |event| announcer.announce(event));
+    builder = args.policy.apply(builder);
     if let Some(scheduling) = args.scheduling {
         builder = builder.scheduling(scheduling);
     }
-    let report = builder.run(move |worker| serve(worker, mode, args.listen.clone()))?;
+    let report = builder.run({
+        let addresses = args.listen;
+        move |worker| serve(worker, mode, addresses.clone())
+    })?;
     events::print_report(args.events, &report);
     Ok(())
 }

@@ -104,6 +104,7 @@ enum Route {
     Sleep,
     Burn,
     Stats,
+    Ready,
     Fault(Fault),
 }
 
@@ -116,6 +117,7 @@ impl Route {
             "/sleep" => Self::Sleep,
             "/burn" => Self::Burn,
             "/stats" => Self::Stats,
+            "/ready" => Self::Ready,
             _ => Self::Fault(Fault::named(path.strip_prefix("/fault/")?)?),
         })
     }
@@ -158,6 +160,8 @@ async fn reply(lab: &Lab, route: Route, request: Request<Incoming>) -> Result<Re
         Route::Plaintext => http::text("Hello, World!"),
         Route::Identity => http::json(lab.identity.clone()),
         Route::Stats => http::json(lab.stats()),
+        Route::Ready if lab.worker.is_ready() => http::text("ready\n"),
+        Route::Ready => http::status(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         Route::Sleep => {
             let ms = number(uri, "ms", None, MAX_MS)?;
             event_loop::sleep(Duration::from_millis(ms)).await;

@@ -58,8 +58,14 @@ pub(super) async fn serve<S, B>(
     let connection = Rc::new(connection);
     let io = Io::new(Rc::clone(&connection), Rc::clone(&exchange));
     let http = protocol.serve_connection(io, Guarded { service, exchange: Rc::clone(&exchange) });
-    let session =
-        Session { http, connection: &connection, exchange: &exchange, seat: &seat, timer: None, armed: None };
+    let session = Session {
+        http,
+        connection: &connection,
+        exchange: &exchange,
+        seat: &seat,
+        timer: None,
+        armed: None,
+    };
     let outcome = session.await;
     if matches!(outcome, Outcome::Silent) {
         // Best effort: the peer may be gone.

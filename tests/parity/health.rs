@@ -14,6 +14,7 @@ use bimodal::{
 use crate::{
     bodies::greet,
     serve::pass,
+    supervising::{decision, served, who},
     support::{
         Scenario, Scene, both,
         client::{Client, get, greeting},
@@ -23,7 +24,6 @@ use crate::{
         trap::Trap,
         wait_until,
     },
-    supervising::{decision, served, who},
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -85,9 +85,11 @@ fn hangs(scene: &Scene) {
     assert!(silent >= DEADLINE && silent <= DEADLINE + BEAT, "{silent:?}");
     // It had just beaten, or was about to.
     assert!(start.elapsed() + BEAT >= DEADLINE, "{:?}", start.elapsed());
-    let restart = decision(&cluster, "its replacement", |made| {
-        matches!(made, Decision::Restart { worker, .. } if *worker == victim.id())
-    });
+    let restart = decision(
+        &cluster,
+        "its replacement",
+        |made| matches!(made, Decision::Restart { worker, .. } if *worker == victim.id()),
+    );
     assert!(restart.to_string().contains("no sign of life"), "{restart}");
     // The replacement does not wait for the end of the one that hangs.
     let seen = until_named(&cluster, "listening", 1);

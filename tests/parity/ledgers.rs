@@ -18,11 +18,11 @@ use bimodal::{
 };
 
 use crate::{
+    supervising::{decision, served},
     support::{
         Scenario, Scene, both, client::Client, events::until, ledger::Ledger, only, system,
         wait_until,
     },
-    supervising::{decision, served},
 };
 
 pub const SCENARIOS: &[Scenario] = &[

@@ -9,13 +9,13 @@ use bimodal::{
 
 use crate::{
     bodies::{ANYWHERE, idle},
+    supervising::{decision, served, who},
     support::{
         Scenario, Scene, both,
         client::Client,
         events::{Seen, until},
         only, wait_until,
     },
-    supervising::{decision, served, who},
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -156,9 +156,8 @@ fn no_successor(scene: &Scene) {
     let per_worker = Some(bimodal::Intensity { failures: 1, within });
     let restart = Restart { per_worker, ..Restart::default() };
     let cluster = old_one(scene, restart);
-    let made = decision(&cluster, "the end of trying", |made| {
-        matches!(made, Decision::NoRestart { .. })
-    });
+    let made =
+        decision(&cluster, "the end of trying", |made| matches!(made, Decision::NoRestart { .. }));
     assert!(made.to_string().contains("no successor"), "{made}");
     let beats = || cluster.status().workers[0].stats.beats;
     let before = beats();

@@ -15,6 +15,7 @@ use bimodal::{
 
 use crate::{
     bodies::{ANYWHERE, idle},
+    supervising::{decision, served, who},
     support::{
         Scenario, Scene, both,
         client::get,
@@ -23,7 +24,6 @@ use crate::{
         program::{self, Program},
         wait_until,
     },
-    supervising::{decision, served, who},
 };
 
 pub const SCENARIOS: &[Scenario] = &[

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use bimodal::{
-    Cluster, Decision, Error, ErrorKind, Event, Exhausted, Intensity, Restart, Result,
-    Worker, WorkerId, event_loop,
+    Cluster, Decision, Error, ErrorKind, Event, Exhausted, Intensity, Restart, Result, Worker,
+    WorkerId, event_loop,
 };
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     bodies::{ANYWHERE, idle},
+    supervising::decision,
     support::{
         Scenario, Scene, both,
         events::{to_the_end, until, until_named},
         wait_until,
     },
-    supervising::decision,
 };
 
 pub const SCENARIOS: &[Scenario] = &[

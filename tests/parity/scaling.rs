@@ -13,13 +13,13 @@ use bimodal::{
 
 use crate::{
     bodies::idle,
+    supervising::{serve, served, who},
     support::{
         Scenario, Scene, both,
         client::get,
         events::{until, until_named},
         program, wait_until,
     },
-    supervising::{serve, served, who},
 };
 
 pub const SCENARIOS: &[Scenario] = &[

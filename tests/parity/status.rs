@@ -5,6 +5,7 @@ use std::time::Duration;
 use bimodal::{ExitStatus, Health, State};
 
 use crate::{
+    supervising::{served, who},
     support::{
         Scenario, Scene, both,
         client::{Client, get},
@@ -12,7 +13,6 @@ use crate::{
         trap::Trap,
         wait_until,
     },
-    supervising::{served, who},
 };
 
 pub const SCENARIOS: &[Scenario] = &[

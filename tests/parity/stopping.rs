@@ -9,6 +9,7 @@ use bimodal::{Cluster, Connection, Decision, Event, ExitStatus, Shutdown, Worker
 
 use crate::{
     bodies::ANYWHERE,
+    supervising::{decision, served},
     support::{
         DEADLINE, Scenario, Scene, both,
         client::{Client, get, wait_until_closed},
@@ -17,7 +18,6 @@ use crate::{
         trap::Trap,
         wait_until,
     },
-    supervising::{decision, served},
 };
 
 pub const SCENARIOS: &[Scenario] = &[
