@@ -39,6 +39,10 @@ impl Supervisor {
             }
             let Some(seat) = progress.next(rollout.surge + rollout.unavailable) else { break };
             let without_successor = progress.under_way() > rollout.surge;
+            if without_successor && !self.may_be_missing(seat) {
+                self.reload.iter_mut().for_each(|progress| progress.postpone(seat));
+                return;
+            }
             self.renew(now, seat, without_successor, actions);
         }
         if self.reload.as_ref().is_some_and(Progress::is_over)
@@ -49,6 +53,18 @@ impl Supervisor {
                 self.start_reload(now, actions);
             }
         }
+    }
+
+    /// Whether nobody may serve in this seat for a while: others may be missing already.
+    fn may_be_missing(&self, seat: Seat) -> bool {
+        let missing = self.seats.all().filter(|(_, place)| !self.is_served(place)).count();
+        let serves = self.seats.get(seat).is_some_and(|place| self.is_served(place));
+        missing < self.policy.rollout.unavailable || !serves
+    }
+
+    fn is_served(&self, place: &Place) -> bool {
+        let record = place.worker.and_then(|worker| self.workers.get(&worker));
+        record.is_some_and(|record| record.ready)
     }
 
     fn renew(
@@ -103,11 +119,18 @@ impl Supervisor {
         actions.push(Action::Tell(Decision::Scale { from, to: workers }));
         (from..workers).for_each(|_| self.seats.add(now));
         for _ in workers..from {
-            if let Some((seat, place)) = self.seats.pop() {
-                self.forget(seat);
+            let Some(seat) = self.least_useful() else { return };
+            self.forget(seat);
+            if let Some(place) = self.seats.remove(seat) {
                 self.retire_all_of(now, &place, actions);
             }
         }
+    }
+
+    /// The last seat that nobody serves in yet, else the last one.
+    fn least_useful(&self) -> Option<Seat> {
+        let order = |(seat, place): &(Seat, &Place)| (!self.is_served(place), *seat);
+        self.seats.all().max_by_key(order).map(|(seat, _)| seat)
     }
 
     fn retire_all_of(&mut self, now: Instant, place: &Place, actions: &mut Vec<Action>) {
@@ -188,7 +211,7 @@ impl Supervisor {
             return;
         }
         let Some(place) = self.seats.get_mut(seat) else { return };
-        if place.worker == Some(worker) && place.successor.is_none() && place.due.is_none() {
+        if place.worker == Some(worker) && !place.is_awaiting() {
             place.due = Some(now);
             actions.push(Action::Tell(Decision::Recycle { worker, cause }));
         }

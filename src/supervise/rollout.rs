@@ -57,6 +57,12 @@ impl Progress {
         Some(seat)
     }
 
+    /// The turn that was just given has to wait.
+    pub(super) fn postpone(&mut self, seat: Seat) {
+        self.forget(seat);
+        self.waiting.push_front(seat);
+    }
+
     /// Whether this seat's replacement is part of the reload and on its way.
     pub(super) fn concerns(&self, seat: Seat) -> bool {
         self.busy.contains(&seat)

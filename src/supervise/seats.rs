@@ -107,11 +107,6 @@ impl Seats {
         self.places.extend(free.map(|seat| (seat, Place::wanted_at(now))));
     }
 
-    /// Takes the place with the highest number away.
-    pub(super) fn pop(&mut self) -> Option<(Seat, Place)> {
-        self.places.pop_last()
-    }
-
     /// Nobody is to be started any more.
     pub(super) fn want_nobody(&mut self) {
         self.places.values_mut().for_each(|place| place.due = None);

@@ -214,6 +214,7 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         let place = seat.and_then(|seat| self.seats.get_mut(seat));
+        let is_late = seat.is_some() && place.is_none();
         let seat = seat.filter(|_| place.is_some());
         place.into_iter().for_each(|place| place.seat(worker));
         let (pulse, bounds) = (Pulse::new(now), self.policy.recycle.draw(&mut self.dice));
@@ -221,6 +222,8 @@ impl Supervisor {
             Record { seat, started: now, ready: false, pulse, bounds, end: None, blame: None };
         self.workers.insert(worker, record);
         match self.phase {
+            // Its seat was taken away meanwhile.
+            Phase::Running | Phase::Announced(_) if is_late => self.retire(now, worker, actions),
             Phase::Running | Phase::Announced(_) => {}
             Phase::Stopping => self.retire(now, worker, actions),
             Phase::Killing => self.kill(now, worker, actions),

@@ -40,6 +40,8 @@ enum Next {
 pub struct World {
     chance: Chance,
     aloud: bool,
+    /// Decisions that are still being carried out, one within the other.
+    depth: usize,
     start: Instant,
     now: Instant,
     policy: Policy,
@@ -55,17 +57,29 @@ pub struct World {
     excused: usize,
     /// When a seat may be filled again at the earliest.
     not_before: BTreeMap<Seat, Instant>,
+    /// In a calm history nothing fails, and nobody leaves by itself.
+    calm: bool,
+    /// How many have served at the same time, as far as they are still wanted.
+    established: usize,
+    /// Restarts in a row, by seat.
+    rows: BTreeMap<Seat, u32>,
+    /// The seat and the start of every worker.
+    born: BTreeMap<WorkerId, (Seat, Instant)>,
+    /// Seats may have been given up, or workers failed that were not restarted: rows are shorter than they seem.
+    rows_are_uncertain: bool,
 }
 
 impl World {
     pub fn new(mut chance: Chance, aloud: bool) -> Self {
         let start = Instant::now();
+        let calm = chance.one_in(4);
         let policy = any_policy(&mut chance);
         let supervisor = Supervisor::new(policy.clone(), start);
         let target = policy.workers;
         let mut world = Self {
             chance,
             aloud,
+            depth: 0,
             start,
             now: start,
             policy,
@@ -78,6 +92,11 @@ impl World {
             closed: false,
             excused: 0,
             not_before: BTreeMap::new(),
+            calm,
+            established: 0,
+            rows: BTreeMap::new(),
+            born: BTreeMap::new(),
+            rows_are_uncertain: false,
         };
         world.say(|world| format!("{:#?}", world.policy));
         world.tell(Happening::Start);
@@ -87,6 +106,7 @@ impl World {
     /// Something happens, or time passes.
     pub fn step(&mut self) {
         match self.chance.below(20) {
+            0 | 1 | 4 | 5 if self.calm => self.pass_time(),
             0 => self.crash(),
             1 => self.hang(),
             2 if self.chance.one_in(2) => self.tell(Happening::Reload),
@@ -208,10 +228,9 @@ impl World {
     }
 
     fn end(&mut self, id: WorkerId, ending: Ending) {
-        let worker = self.workers.remove(&id).unwrap();
-        if let Some(seat) = worker.seat.filter(|_| !matches!(ending, Ending::Done)) {
-            self.not_before.insert(seat, self.now);
-        }
+        // Its seat may be given up.
+        self.rows_are_uncertain |= matches!(ending, Ending::Done);
+        self.workers.remove(&id).unwrap();
         self.tell(Happening::Ended { worker: id, ending });
     }
 
@@ -233,7 +252,9 @@ impl World {
         let excused = self.excused;
         let mut actions = Vec::new();
         self.supervisor.handle(self.now, happening, &mut actions);
+        self.depth += 1;
         actions.into_iter().for_each(|action| self.act(action));
+        self.depth -= 1;
         if !may_lose && !self.stopping && !self.gave_up {
             let excused = self.excused - excused + self.policy.rollout.unavailable;
             let after = self.serving();
@@ -243,6 +264,7 @@ impl World {
             );
         }
         self.check();
+        self.check_established();
         if let Some(deadline) = self.supervisor.deadline().filter(|_| is_tick) {
             assert!(deadline > self.now, "the supervisor would spin");
         }
@@ -267,21 +289,59 @@ impl World {
             Action::GiveUp(_) | Action::Exhausted(_) => self.gave_up = true,
             Action::StopAccepting => self.closed = true,
             Action::Tell(Decision::Hung { .. }) => self.excused += 1,
-            Action::Tell(Decision::Scale { from, to }) => self.excused += from.saturating_sub(to),
+            Action::Tell(Decision::Scale { from, to }) => self.scaled(from, to),
+            Action::Tell(Decision::Restart { worker, delay, .. }) => self.restarts(worker, delay),
+            Action::Tell(Decision::Reload) => self.forget_retries(),
+            Action::Tell(Decision::NoRestart { .. } | Decision::ReloadFailed { .. }) => {
+                self.rows_are_uncertain = true;
+            }
             Action::Unready | Action::Tell(_) => {}
         }
+    }
+
+    fn scaled(&mut self, from: usize, to: usize) {
+        self.excused += from.saturating_sub(to);
+        self.rows_are_uncertain |= to < from;
+        // Those that are still to come have not served.
+        self.established = self.established.min(to);
+    }
+
+    /// Somebody wants new workers now; whoever serves meanwhile is not failing.
+    fn forget_retries(&mut self) {
+        let serving = self.workers.values().filter(|worker| worker.ready && !worker.told);
+        let served: Vec<_> = serving.filter_map(|worker| worker.seat).collect();
+        self.not_before.retain(|seat, _| !served.contains(seat));
+    }
+
+    /// A failed worker is to be replaced after this delay, which grows with the row of its seat.
+    fn restarts(&mut self, worker: WorkerId, delay: Duration) {
+        let Some(restart) = &self.policy.restart else { panic!("restarts are off") };
+        let (seat, started) = self.born[&worker];
+        let row = self.rows.entry(seat).or_default();
+        let was_healthy = self.now.duration_since(started) >= restart.healthy;
+        *row = if was_healthy { 1 } else { *row + 1 };
+        let doubled = restart.first_delay * 2_u32.saturating_pow(row.saturating_sub(2).min(20));
+        let least = if *row < 2 { Duration::ZERO } else { doubled.min(restart.longest_delay) };
+        assert!(delay >= least || self.rows_are_uncertain, "{delay:?} instead of {least:?}");
+        let most = restart.longest_delay.mul_f64(1.0 + restart.jitter);
+        assert!(delay <= most, "{delay:?}, {most:?} is the most");
+        self.not_before.insert(seat, self.now + delay);
     }
 
     fn fork(&mut self, seat: Seat) {
         assert!(!self.closed, "a worker is started during a stop");
         if let Some(earliest) = self.not_before.remove(&seat) {
-            assert!(self.now >= earliest, "a restart came too early");
+            let early = self.now < earliest && !self.rows_are_uncertain;
+            assert!(!early, "a restart came too early");
+        }
+        if self.chance.one_in(200) && !self.calm {
+            return self.tell(Happening::NotForked { seat });
         }
         self.last += 1;
         let id = WorkerId::new(self.last);
         let longest = if self.chance.one_in(5) { 90_000 } else { 100 };
         let boot = Duration::from_millis(self.chance.below(longest));
-        let next = if self.chance.one_in(10) { Next::Fail } else { Next::Ready };
+        let next = if self.chance.one_in(10) && !self.calm { Next::Fail } else { Next::Ready };
         let worker = Worker {
             seat: Some(seat),
             ready: false,
@@ -293,6 +353,7 @@ impl World {
             next: Some((self.now + boot, next)),
         };
         self.workers.insert(id, worker);
+        self.born.insert(id, (seat, self.now));
         self.tell(Happening::Forked { worker: id, seat: Some(seat) });
     }
 
@@ -302,7 +363,8 @@ impl World {
             worker.beats += u64::from(!worker.hung);
             worker.requests += 10;
             let busy_ns = worker.beats * interval;
-            (*id, Sight { beats: worker.beats, requests: worker.requests, memory: None, busy_ns })
+            let memory = Some(worker.beats << 10);
+            (*id, Sight { beats: worker.beats, requests: worker.requests, memory, busy_ns })
         });
         let workers = sights.collect();
         let waiting = self.chance.one_in(20);
@@ -338,13 +400,30 @@ impl World {
 
     fn check(&self) {
         let staying = self.workers.values().filter(|worker| !worker.told && !worker.hung).count();
-        let most = self.most() + self.policy.rollout.surge.max(1);
+        let surge = self.policy.rollout.surge.max(1);
+        let most = self.most() + surge;
         assert!(staying <= most, "{staying} workers, {most} are the most");
+        let wanted = self.supervisor.target() + surge;
+        let all_is_done = self.depth == 0 && !self.stopping && !self.gave_up;
+        assert!(staying <= wanted || !all_is_done, "{staying} workers, {wanted} are wanted");
         if let Some(restart) = &self.policy.restart {
             let booting =
                 self.workers.values().filter(|it| !it.ready && !it.told && !it.hung).count();
             assert!(booting <= restart.starts_at_once, "{booting} workers start at the same time");
         }
+    }
+
+    /// Where nothing fails, no more are missing than may be.
+    fn check_established(&mut self) {
+        let serving = self.serving();
+        if self.stopping || self.gave_up || !self.calm {
+            return;
+        }
+        // A seat that failed too often is given up.
+        let target = self.supervisor.target();
+        self.established = self.established.max(serving).min(target);
+        let fewest = self.established.saturating_sub(self.policy.rollout.unavailable);
+        assert!(serving >= fewest, "{serving} serve, {fewest} could");
     }
 
     fn most(&self) -> usize {
@@ -374,6 +453,7 @@ fn any_policy(chance: &mut Chance) -> Policy {
     };
     let recycle = Recycle {
         requests: chance.one_in(3).then(|| 20 + chance.below(100)),
+        memory: chance.one_in(3).then(|| (5 + chance.below(50)) << 10),
         age: chance.one_in(3).then(|| Duration::from_secs(1 + chance.below(60))),
         jitter: 0.2,
         ..Recycle::default()
