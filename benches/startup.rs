@@ -1,4 +1,5 @@
-//! How long a worker takes from `fork` to its `listening` event, in both modes.
+//! How long a worker takes from `fork` to its `listening` event, in both modes; and how long a failed one is missed:
+//! from SIGKILL, or from the message that makes it panic, to the `listening` event of its replacement.
 //!
 //! ```text
 //! cargo bench --bench startup
@@ -11,19 +12,26 @@
 
 use std::time::{Duration, Instant};
 
-use bimodal::{Cluster, Event, Mode, Result, Worker};
+use bimodal::{Cluster, Event, Mode, Restart, Result, Signal, Worker};
 use criterion::Criterion;
 
 const CLUSTER: &str = "startup";
+
+/// The cluster whose workers are made to fail.
+const SUPERVISED: &str = "startup/supervised";
 
 /// Far more than any start takes: past it something is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     // In a worker process `launch` does not return, so a worker never reaches the measurement.
-    if bimodal::worker_of() == Some(CLUSTER) {
-        launch(Mode::Process)?;
+    match bimodal::worker_of() {
+        Some(CLUSTER) => drop(launch(Mode::Process)?),
+        Some(SUPERVISED) => drop(supervise(Mode::Process)?),
+        _ => {}
     }
+    // What is said of a panic costs more than all the rest.
+    std::panic::set_hook(Box::new(|_| {}));
     let mut criterion = Criterion::default().sample_size(50).configure_from_args();
     let mut group = criterion.benchmark_group("fork_to_listening");
     for mode in [Mode::Process, Mode::Thread] {
@@ -36,17 +44,65 @@ fn main() -> Result<()> {
         });
     }
     group.finish();
+    failures(&mut criterion);
     criterion.final_summary();
     Ok(())
+}
+
+fn failures(criterion: &mut Criterion) {
+    // A thread cannot be killed while it works, so it is let panic.
+    let fail_by: [(Mode, &str, fn(&Cluster)); 2] = [
+        (Mode::Process, "sigkill_to_listening", kill),
+        (Mode::Thread, "panic_to_listening", panic),
+    ];
+    for (mode, name, fail) in fail_by {
+        let mut cluster = None;
+        criterion.bench_function(&format!("{name}/{mode}"), |bencher| {
+            let cluster = cluster.get_or_insert_with(|| {
+                let cluster = supervise(mode).expect("the cluster starts");
+                wait_for(&cluster, |event| matches!(event, Event::Listening { .. }));
+                cluster
+            });
+            bencher.iter_custom(|times| (0..times).map(|_| replace_one(cluster, fail)).sum());
+        });
+    }
+}
+
+/// One worker, replaced without delay.
+fn supervise(mode: Mode) -> Result<Cluster> {
+    let restart = Restart {
+        first_delay: Duration::ZERO,
+        longest_delay: Duration::ZERO,
+        ..Restart::default()
+    };
+    Cluster::builder(mode).name(SUPERVISED).workers(1).restart(restart).supervise(listen)
+}
+
+fn kill(cluster: &Cluster) {
+    let worker = cluster.workers().remove(0);
+    worker.kill_with(Signal::Kill).expect("a worker that listens can be killed");
+}
+
+fn panic(cluster: &Cluster) {
+    let worker = cluster.workers().remove(0);
+    let _ = worker.send(()).expect("a worker that listens takes messages");
+}
+
+fn replace_one(cluster: &Cluster, fail: fn(&Cluster)) -> Duration {
+    let start = Instant::now();
+    fail(cluster);
+    wait_for(cluster, |event| matches!(event, Event::Listening { .. }));
+    start.elapsed()
 }
 
 fn launch(mode: Mode) -> Result<Cluster> {
     Cluster::builder(mode).name(CLUSTER).launch(listen)
 }
 
+/// Listens until it is told to leave; told anything else, panics.
 async fn listen(worker: Worker) -> Result<()> {
     let _listener = worker.listen("127.0.0.1:0").await?;
-    worker.draining().await;
+    assert!(worker.recv().await.is_none(), "told to panic");
     Ok(())
 }
 
