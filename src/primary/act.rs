@@ -67,6 +67,13 @@ impl Primary {
         self.sink.emit(Event::Decision { decision });
     }
 
+    /// Whoever starts while the stop is announced is not to look ready.
+    fn tell_unready_too(&mut self, worker: WorkerId) {
+        if self.stopping {
+            self.ask(worker, Command::Unready);
+        }
+    }
+
     /// A worker that hangs has lost its seat: its replacement does not wait for its end.
     fn lost(&mut self, worker: WorkerId) {
         let seat = self.workers.get_mut(&worker).and_then(|entry| entry.seat.take());
@@ -122,6 +129,7 @@ impl Primary {
         });
         if let Ok(pid) = &started {
             handle.started(*pid);
+            self.tell_unready_too(worker);
         }
         self.publish();
         self.sink.emit(Event::Fork { worker: handle.clone() });

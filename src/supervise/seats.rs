@@ -55,6 +55,11 @@ impl Place {
         self.worker.replace(worker)
     }
 
+    /// Whether this worker serves here while another is on its way to take over.
+    pub(super) fn is_succeeded(&self, worker: WorkerId) -> bool {
+        self.worker == Some(worker) && self.is_awaiting()
+    }
+
     /// Whether somebody else is on the way.
     pub(super) fn is_awaiting(&self) -> bool {
         self.successor.is_some() || self.asked || self.due.is_some()

@@ -277,6 +277,10 @@ impl Supervisor {
     fn ended(&mut self, now: Instant, worker: WorkerId, ending: Ending, actions: &mut Vec<Action>) {
         let Some(record) = self.workers.remove(&worker) else { return };
         let Some((seat, place)) = self.seat_of(&record) else { return };
+        if place.is_succeeded(worker) {
+            // Another is on its way already, and need not wait to take over.
+            return place.leave(worker);
+        }
         // Whoever was to take another's place and did not has failed, however it put it.
         let failed_to_succeed = place.successor == Some(worker) && record.blame.is_none();
         place.leave(worker);
@@ -311,9 +315,10 @@ impl Supervisor {
         actions.push(Action::Tell(Decision::Hung { worker, silent }));
         let Some(record) = self.workers.remove(&worker) else { return };
         let ending = Ending::Crashed(format!("no sign of life for {} ms", silent.as_millis()));
-        let seat = self.seat_of(&record).map(|(seat, place)| {
+        let seat = self.seat_of(&record).and_then(|(seat, place)| {
+            let is_succeeded = place.is_succeeded(worker);
             place.leave(worker);
-            seat
+            (!is_succeeded).then_some(seat)
         });
         let failure = seat.and_then(|seat| Failure::of(worker, seat, &record, ending));
         self.workers.insert(worker, record);
@@ -366,7 +371,7 @@ impl Supervisor {
     ) {
         let Failure { worker, seat, cause, .. } = failure;
         if let Some(place) = self.seats.get_mut(seat) {
-            place.due = Some(now + delay);
+            place.due = (!place.asked).then_some(now + delay);
             actions.push(Action::Tell(Decision::Restart { worker, cause, delay }));
         }
     }

@@ -31,6 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_first_new_worker_that_fails_breaks_the_reload_off", canary),
     both("a_first_new_worker_that_does_not_get_ready_breaks_the_reload_off", slow_canary),
     both("a_later_new_worker_that_fails_leaves_a_mixture_that_serves", mixture),
+    both("an_old_worker_that_fails_meanwhile_does_not_break_a_reload_off", old_one_fails),
     both("reloads_that_come_together_become_one_more", together),
     both("a_surge_replaces_several_at_a_time_once_the_first_is_ready", surge),
     both("where_workers_may_be_missing_the_old_one_leaves_first", unavailable),
@@ -176,6 +177,25 @@ fn mixture(scene: &Scene) {
     assert_eq!(cluster.status().ready(), 3);
     let report = cluster.shutdown().unwrap();
     assert_eq!((report.failed_reloads, report.reloads), (1, 0), "{report}");
+}
+
+fn old_one_fails(scene: &Scene) {
+    let cluster = fated(scene, 2, Rollout::default());
+    decree(&cluster, 3, 3, WAIT);
+    cluster.reload().unwrap();
+    until_named(&cluster, "online", 1);
+    // One of them is being replaced, the other waits for its turn.
+    for worker in cluster.workers().iter().filter(|worker| worker.id().get() <= 2) {
+        worker.kill().unwrap();
+    }
+    until_named(&cluster, "exit", 2);
+    decree(&cluster, 0, 0, 0);
+    let seen = until_reloaded(&cluster);
+    assert_eq!(decisions(&seen).last().unwrap(), "every worker was replaced");
+    wait_until("two to be ready", || cluster.status().ready() == 2);
+    let report = cluster.shutdown().unwrap();
+    assert_eq!((report.reloads, report.failed_reloads), (1, 0), "{report}");
+    assert_eq!(report.started, 4, "nobody was replaced twice: {report}");
 }
 
 fn together(scene: &Scene) {

@@ -22,6 +22,7 @@ use crate::{
 
 pub const SCENARIOS: &[Scenario] = &[
     both("before_it_stops_a_cluster_says_so_and_goes_on_serving", announced),
+    both("who_starts_while_a_stop_is_announced_is_unready_as_well", announced_to_all),
     both("a_stop_lets_requests_finish", drained),
     both("a_worker_that_does_not_drain_is_closed", closed),
     both("a_worker_that_cannot_be_closed_is_killed", killed),
@@ -58,6 +59,19 @@ fn announced(scene: &Scene) {
     assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
     let report = cluster.wait().unwrap();
     assert_eq!((report.exits["code 0"], report.closed), (2, 0), "{report}");
+}
+
+fn announced_to_all(scene: &Scene) {
+    let shutdown = Shutdown { delay: 2 * DEADLINE, ..shutdown() };
+    let (cluster, address) = served(scene.builder().shutdown(shutdown), 1);
+    cluster.stop().unwrap();
+    let mut client = Client::connect(&address).unwrap();
+    client.request("/panic").unwrap();
+    assert!(client.answer().is_err());
+    until_named(&cluster, "listening", 1);
+    assert_eq!(get(&address, "/ready").unwrap().text(), "false");
+    cluster.stop().unwrap();
+    cluster.wait().unwrap();
 }
 
 fn drained(scene: &Scene) {

@@ -19,6 +19,7 @@ use crate::{
 struct Worker {
     seat: Option<Seat>,
     ready: bool,
+    was_ready: bool,
     /// It was told to leave, by whichever means.
     told: bool,
     hung: bool,
@@ -65,6 +66,8 @@ pub struct World {
     rows: BTreeMap<Seat, u32>,
     /// The seat and the start of every worker.
     born: BTreeMap<WorkerId, (Seat, Instant)>,
+    /// Whose end or silence the supervisor hears of had served once.
+    had_served: bool,
     /// Seats may have been given up, or workers failed that were not restarted: rows are shorter than they seem.
     rows_are_uncertain: bool,
 }
@@ -96,6 +99,7 @@ impl World {
             established: 0,
             rows: BTreeMap::new(),
             born: BTreeMap::new(),
+            had_served: false,
             rows_are_uncertain: false,
         };
         world.say(|world| format!("{:#?}", world.policy));
@@ -220,6 +224,7 @@ impl World {
         match worker.next.take().unwrap().1 {
             Next::Ready => {
                 worker.ready = true;
+                worker.was_ready = true;
                 self.tell(Happening::Ready { worker: id });
             }
             Next::Gone => self.end(id, Ending::Done),
@@ -230,7 +235,7 @@ impl World {
     fn end(&mut self, id: WorkerId, ending: Ending) {
         // Its seat may be given up.
         self.rows_are_uncertain |= matches!(ending, Ending::Done);
-        self.workers.remove(&id).unwrap();
+        self.had_served = self.workers.remove(&id).unwrap().was_ready;
         self.tell(Happening::Ended { worker: id, ending });
     }
 
@@ -288,12 +293,18 @@ impl World {
             }
             Action::GiveUp(_) | Action::Exhausted(_) => self.gave_up = true,
             Action::StopAccepting => self.closed = true,
-            Action::Tell(Decision::Hung { .. }) => self.excused += 1,
+            Action::Tell(Decision::Hung { worker, .. }) => {
+                self.excused += 1;
+                self.had_served = self.workers[&worker].was_ready;
+            }
             Action::Tell(Decision::Scale { from, to }) => self.scaled(from, to),
             Action::Tell(Decision::Restart { worker, delay, .. }) => self.restarts(worker, delay),
             Action::Tell(Decision::Reload) => self.forget_retries(),
-            Action::Tell(Decision::NoRestart { .. } | Decision::ReloadFailed { .. }) => {
+            Action::Tell(Decision::NoRestart { .. }) => self.rows_are_uncertain = true,
+            Action::Tell(Decision::ReloadFailed { cause }) => {
                 self.rows_are_uncertain = true;
+                let by_an_old_one = self.had_served && !cause.contains("no room");
+                assert!(!by_an_old_one, "an old worker broke the reload off: {cause}");
             }
             Action::Unready | Action::Tell(_) => {}
         }
@@ -345,6 +356,7 @@ impl World {
         let worker = Worker {
             seat: Some(seat),
             ready: false,
+            was_ready: false,
             told: false,
             hung: false,
             immortal: false,
@@ -456,7 +468,6 @@ fn any_policy(chance: &mut Chance) -> Policy {
         memory: chance.one_in(3).then(|| (5 + chance.below(50)) << 10),
         age: chance.one_in(3).then(|| Duration::from_secs(1 + chance.below(60))),
         jitter: 0.2,
-        ..Recycle::default()
     };
     let surge = chance.below(3) as usize;
     let unavailable = if surge == 0 { 1 } else { chance.below(2) as usize };
