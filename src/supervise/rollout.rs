@@ -57,6 +57,14 @@ impl Progress {
         Some(seat)
     }
 
+    /// Somebody was started in this seat before its turn: that one is new, and has to prove it as well.
+    pub(super) fn started(&mut self, seat: Seat) {
+        if self.waiting.contains(&seat) {
+            self.forget(seat);
+            self.busy.push(seat);
+        }
+    }
+
     /// The turn that was just given has to wait.
     pub(super) fn postpone(&mut self, seat: Seat) {
         self.forget(seat);

@@ -217,6 +217,9 @@ impl Supervisor {
         let is_late = seat.is_some() && place.is_none();
         let seat = seat.filter(|_| place.is_some());
         place.into_iter().for_each(|place| place.seat(worker));
+        if let (Some(seat), Some(progress)) = (seat, &mut self.reload) {
+            progress.started(seat);
+        }
         let (pulse, bounds) = (Pulse::new(now), self.policy.recycle.draw(&mut self.dice));
         let record =
             Record { seat, started: now, ready: false, pulse, bounds, end: None, blame: None };
