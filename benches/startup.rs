@@ -51,21 +51,20 @@ fn main() -> Result<()> {
 
 fn failures(criterion: &mut Criterion) {
     // A thread cannot be killed while it works, so it is let panic.
-    let fail_by: [(Mode, &str, fn(&Cluster)); 2] = [
-        (Mode::Process, "sigkill_to_listening", kill),
-        (Mode::Thread, "panic_to_listening", panic),
-    ];
-    for (mode, name, fail) in fail_by {
-        let mut cluster = None;
-        criterion.bench_function(&format!("{name}/{mode}"), |bencher| {
-            let cluster = cluster.get_or_insert_with(|| {
-                let cluster = supervise(mode).expect("the cluster starts");
-                wait_for(&cluster, |event| matches!(event, Event::Listening { .. }));
-                cluster
-            });
-            bencher.iter_custom(|times| (0..times).map(|_| replace_one(cluster, fail)).sum());
+    measure_failure(criterion, Mode::Process, "sigkill_to_listening", kill);
+    measure_failure(criterion, Mode::Thread, "panic_to_listening", panic);
+}
+
+fn measure_failure(criterion: &mut Criterion, mode: Mode, name: &str, fail: fn(&Cluster)) {
+    let mut cluster = None;
+    criterion.bench_function(&format!("{name}/{mode}"), |bencher| {
+        let cluster = cluster.get_or_insert_with(|| {
+            let cluster = supervise(mode).expect("the cluster starts");
+            wait_for(&cluster, |event| matches!(event, Event::Listening { .. }));
+            cluster
         });
-    }
+        bencher.iter_custom(|times| (0..times).map(|_| replace_one(cluster, fail)).sum());
+    });
 }
 
 /// One worker, replaced without delay.

@@ -29,6 +29,7 @@ use crate::{
     accept::{Dispatcher, Offer, Rules},
     backend::Backend,
     builder::Settings,
+    clock,
     cluster::{Crew, Report},
     desk::Request,
     error::{Context as _, Error, ErrorKind, Result},
@@ -151,7 +152,8 @@ impl Primary {
     /// Lets the supervisor decide, and does what it decides.
     fn tell(&mut self, happening: Happening) {
         let mut actions = Vec::new();
-        self.supervisor.handle(event_loop::now(), happening, &mut actions);
+        // The turn's time may be older than what happened, and delays would seem shorter than they are.
+        self.supervisor.handle(clock::now(), happening, &mut actions);
         actions.into_iter().for_each(|action| self.act(action));
         self.publish();
     }

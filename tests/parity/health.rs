@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpStream,
+    os::unix::process::CommandExt as _,
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +21,9 @@ use crate::{
         client::{Client, get, greeting},
         events::{Seen, until, until_named},
         ledger::Ledger,
-        only, program, system,
+        only,
+        program::{self, Program},
+        system,
         trap::Trap,
         wait_until,
     },
@@ -196,7 +199,8 @@ fn stopped_group(scene: &Scene) {
 }
 
 fn stop_for_a_while(scene: &Scene, whom: fn(u32) -> Vec<u32>) {
-    let mut program = program::start("watch_health", scene.mode);
+    // In a group of its own: the system ends a group without a shell in which somebody is stopped.
+    let mut program = Program::spawn(program::command("watch_health", scene.mode).process_group(0));
     let line = program.line(|line| line.starts_with("listening "));
     program.line(|line| line.starts_with("listening "));
     let address: Address = line["listening ".len()..].parse().unwrap();
