@@ -36,8 +36,8 @@ fn who(client: &mut Client) -> (Value, u32) {
     (identity["worker"].clone(), identity["pid"].as_u64().unwrap() as u32)
 }
 
-const DEADLINE_MS: u64 = 600;
-const HEALTH: [&str; 4] = ["--health-deadline-ms", "600", "--health-patience-ms", "100"];
+const DEADLINE_MS: u64 = 1200;
+const HEALTH: [&str; 4] = ["--health-deadline-ms", "1200", "--health-patience-ms", "100"];
 
 /// Noticed within the deadline and one beat.
 #[track_caller]
@@ -173,6 +173,7 @@ pub fn reload_by_signal(scene: &Scene) {
     lab.program.signal(1);
     lab.decision("reload");
     lab.decision("reloaded");
-    assert_eq!(lab.json("/")["worker"].as_u64().map(|worker| worker > 2), Some(true));
+    // The last old one may answer what it has still taken.
+    wait_until("a new worker to answer", || lab.json("/")["worker"].as_u64() > Some(2));
     assert_eq!(lab.stop()["reloads"], json!(1));
 }

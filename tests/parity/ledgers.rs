@@ -14,7 +14,7 @@ use std::{
 };
 
 use bimodal::{
-    Address, Builder, Cluster, Decision, Event, Health, Mode, Recycle, Restart, Scheduling,
+    Address, Cluster, Decision, Event, Health, Mode, Recycle, Restart, Rollout, Scheduling,
 };
 
 use crate::{
@@ -161,16 +161,10 @@ fn until_all_gone_but(cluster: &Cluster, workers: usize) {
     wait_until("those that leave to be gone", || cluster.workers().len() == workers);
 }
 
-/// In process mode a worker is told that nobody may have the other's time: looks are frequent.
-fn builder(scene: &Scene) -> Builder {
-    let deadline = Duration::from_secs(4);
-    scene.builder().health(Health { deadline, ..Health::default() })
-}
-
 const RELOADS: usize = 20;
 
 fn reloads(scene: &Scene, scheduling: Scheduling) {
-    let (cluster, address) = served(builder(scene).scheduling(scheduling), 2);
+    let (cluster, address) = served(scene.builder().scheduling(scheduling), 2);
     let books = under_load(&address, |books| {
         for _ in 0..RELOADS {
             cluster.reload().unwrap();
@@ -189,8 +183,11 @@ const RECYCLINGS: u64 = 50;
 
 fn recyclings(scene: &Scene) {
     let recycle = Recycle { requests: Some(30), jitter: 0.5, ..Recycle::default() };
-    let health = Health { deadline: Duration::from_millis(800), ..Health::default() };
-    let (cluster, address) = served(scene.builder().health(health).recycle(recycle), 3);
+    // Looks often.
+    let health = Health { deadline: Duration::from_millis(1600), ..Health::default() };
+    let rollout = Rollout { surge: 2, unavailable: 0 };
+    let builder = scene.builder().health(health).recycle(recycle).rollout(rollout);
+    let (cluster, address) = served(builder, 3);
     let books = under_load(&address, |_| {
         let mut recycled = 0;
         until(&cluster, "50 recyclings", |event| {
@@ -205,7 +202,7 @@ fn recyclings(scene: &Scene) {
 }
 
 fn scalings(scene: &Scene) {
-    let (cluster, address) = served(builder(scene), 1);
+    let (cluster, address) = served(scene.builder(), 1);
     let books = under_load(&address, |books| {
         for _ in 0..8 {
             cluster.scale(4).unwrap();
@@ -226,7 +223,7 @@ const KILLS: usize = 20;
 fn kills(scene: &Scene) {
     // Those that had just come fail as well.
     let restart = Restart { longest_delay: Duration::from_millis(100), ..Restart::default() };
-    let (cluster, address) = served(builder(scene).restart(restart), 3);
+    let (cluster, address) = served(scene.builder().restart(restart), 3);
     let mut killed = BTreeSet::new();
     let books = under_load(&address, |books| {
         for turn in 0..KILLS {

@@ -23,7 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn workers(scene: &Scene) {
-    let health = Health { deadline: Duration::from_millis(400), ..Health::default() };
+    let health = Health { deadline: Duration::from_secs(2), ..Health::default() };
     let (cluster, address) = served(scene.builder().health(health), 2);
     let mut client = Client::connect(&address).unwrap();
     let id: u64 = client.get("/").unwrap().text().parse().unwrap();
