@@ -613,7 +613,7 @@ fn a_drain_closes_the_idle_and_lets_the_busy_finish() {
 
 #[test]
 fn a_drain_serves_a_request_that_has_arrived() {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let running = routed(Server::new());
         let mut client = running.connect();
         client.send(GET);
@@ -622,6 +622,25 @@ fn a_drain_serves_a_request_that_has_arrived() {
         assert!(client.rest().ends_with("hello"));
         running.stop().unwrap();
     }
+}
+
+#[test]
+fn a_drain_answers_the_next_request_of_a_connection_that_is_in_use() {
+    let running = routed(Server::new());
+    let mut used = running.connect();
+    for _ in 0..10 {
+        used.send(GET).answer();
+    }
+    running.withdraw();
+    let last = loop {
+        let answer = used.send(GET).answer();
+        if answer.contains("connection: close") {
+            break answer;
+        }
+    };
+    assert!(last.ends_with("hello"), "{last}");
+    assert_eq!(used.rest(), "");
+    running.stop().unwrap();
 }
 
 #[test]

@@ -434,3 +434,101 @@ mod changes {
         assert_eq!(changes.count(), 3, "1 to 4, and no way back");
     }
 }
+
+/// Things that happen while others are under way.
+mod crossings {
+    use super::*;
+
+    fn old() -> Recycle {
+        Recycle { age: Some(Duration::from_secs(5)), ..Recycle::default() }
+    }
+
+    /// A worker that has reached its age, and its successor.
+    fn recycling() -> (Bench, WorkerId, WorkerId) {
+        let mut bench = Bench::new(Policy { recycle: old(), ..policy(1) });
+        let worker = bench.serving(1)[0];
+        bench.pass(5_000);
+        assert_eq!(bench.see(&[(worker, Sight::default())]), [fork(0)]);
+        let successor = bench.fork(0);
+        (bench, worker, successor)
+    }
+
+    #[test]
+    fn a_successor_that_fails_is_tried_again_after_a_delay_and_the_old_one_stays() {
+        let (mut bench, worker, successor) = recycling();
+        assert_eq!(bench.fail(successor), [fork(0)]);
+        let second = bench.fork(0);
+        assert_eq!(bench.end(second, Ending::Done), [], "whoever never got ready has failed");
+        assert_eq!(bench.see(&[(worker, Sight::default())]), [], "nobody else is asked for");
+        assert_eq!(bench.pass(100), [fork(0)]);
+        let third = bench.fork(0);
+        assert_eq!(bench.ready(third), [Action::Disconnect(worker)]);
+    }
+
+    #[test]
+    fn who_fails_while_a_successor_is_under_way_needs_no_other() {
+        let (mut bench, worker, successor) = recycling();
+        assert_eq!(bench.fail(worker), []);
+        assert_eq!(bench.ready(successor), []);
+        assert!(matches!(bench.decisions[..], [Decision::Recycle { .. }]));
+    }
+
+    #[test]
+    fn an_old_worker_that_fails_does_not_break_a_reload_off() {
+        let mut bench = Bench::new(policy(2));
+        let workers = bench.serving(2);
+        bench.tell(Happening::Reload);
+        let canary = bench.fork(0);
+        assert_eq!(bench.fail(workers[0]), []);
+        assert_eq!(bench.fail(workers[1]), [fork(1)]);
+        let restarted = bench.fork(1);
+        bench.ready(canary);
+        assert_eq!(bench.ready(restarted), [], "it is new already");
+        assert_eq!(bench.decisions.last(), Some(&Decision::Reloaded));
+    }
+
+    #[test]
+    fn nobody_is_taken_away_while_others_are_missing() {
+        let rollout = Rollout { surge: 0, unavailable: 1 };
+        let mut bench = Bench::new(Policy { rollout, ..policy(2) });
+        let workers = bench.serving(2);
+        assert_eq!(bench.fail(workers[1]), [fork(1)]);
+        let restarted = bench.fork(1);
+        assert_eq!(bench.tell(Happening::Reload), []);
+        assert_eq!(bench.ready(restarted), [Action::Disconnect(workers[0]), fork(0)]);
+    }
+
+    #[test]
+    fn who_starts_for_a_seat_that_is_gone_leaves() {
+        let mut bench = Bench::new(policy(1));
+        bench.serving(1);
+        assert_eq!(bench.tell(Happening::Scale(2)), [fork(1)]);
+        assert_eq!(bench.tell(Happening::Scale(1)), []);
+        bench.next += 1;
+        let late = WorkerId::new(bench.next);
+        let happening = Happening::Forked { worker: late, seat: Some(Seat(1)) };
+        assert_eq!(bench.tell(happening), [Action::Disconnect(late)]);
+    }
+
+    #[test]
+    fn fewer_workers_are_first_those_that_do_not_serve() {
+        let mut bench = Bench::new(policy(3));
+        bench.tell(Happening::Start);
+        let [first, second, third] = [0, 1, 2].map(|seat| bench.fork(seat));
+        bench.ready(first);
+        bench.ready(third);
+        assert_eq!(bench.tell(Happening::Scale(2)), [Action::Disconnect(second)]);
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_is_asked_for_again_and_holds_no_stop_up() {
+        let mut bench = Bench::new(policy(1));
+        assert_eq!(bench.tell(Happening::Start), [fork(0)]);
+        assert_eq!(bench.tell(Happening::NotForked { seat: Seat(0) }), []);
+        assert_eq!(bench.pass(1_000), [fork(0)]);
+        bench.tell(Happening::Stop);
+        assert!(!bench.supervisor.over(), "it may still come");
+        bench.tell(Happening::NotForked { seat: Seat(0) });
+        assert!(bench.supervisor.over());
+    }
+}

@@ -188,28 +188,29 @@ fn print(event: &Event) {
 }
 
 fn stopped_program(scene: &Scene) {
-    stop_for_a_while(scene, |program| vec![program]);
+    stop_for_a_while(scene, |_| Vec::new());
 }
 
 fn stopped_group(scene: &Scene) {
-    stop_for_a_while(scene, |program| {
-        let mut all = system::children_of(program);
-        all.push(program);
-        all
-    });
+    stop_for_a_while(scene, system::children_of);
 }
 
-fn stop_for_a_while(scene: &Scene, whom: fn(u32) -> Vec<u32>) {
+/// Stops a program, and with it those of its workers that are processes.
+fn stop_for_a_while(scene: &Scene, workers: fn(u32) -> Vec<u32>) {
     // In a group of its own: the system ends a group without a shell in which somebody is stopped.
     let mut program = Program::spawn(program::command("watch_health", scene.mode).process_group(0));
     let line = program.line(|line| line.starts_with("listening "));
     program.line(|line| line.starts_with("listening "));
     let address: Address = line["listening ".len()..].parse().unwrap();
-    let whom = whom(program.pid());
-    whom.iter().for_each(|pid| system::signal(*pid, 19));
+    let workers = workers(program.pid());
+    workers.iter().for_each(|pid| system::signal(*pid, 19));
+    program.signal(19);
     wait_until("it to be stopped", || system::state(program.pid()) == Some('T'));
     pass(3 * DEADLINE);
-    whom.iter().for_each(|pid| system::signal(*pid, 18));
+    // The first look comes before any worker could beat.
+    program.signal(18);
+    pass(BEAT / 2);
+    workers.iter().for_each(|pid| system::signal(*pid, 18));
     // Several looks later everybody is there who was.
     let end = Instant::now() + 2 * DEADLINE;
     while Instant::now() < end {
