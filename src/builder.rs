@@ -261,6 +261,9 @@ impl Builder {
     {
         let observer = self.on_event.take();
         let cluster = Cluster::start(self.build()?, erase(body), true)?;
+        if crate::worker_of().is_none() {
+            log::info!("{}", self.workers.explain()?);
+        }
         cluster.observe_to_the_end(observer)
     }
 

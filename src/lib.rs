@@ -68,6 +68,7 @@ mod supervision;
 mod sys;
 mod wire;
 mod worker;
+mod workers;
 
 pub use accept::{Connection, ListenOptions, UdpOptions};
 pub use builder::{Builder, Settings};

@@ -16,6 +16,7 @@ mod bodies;
 mod broadcasts;
 mod captured;
 mod clusters;
+mod cores;
 mod datagrams;
 mod ending;
 mod events;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         ending::SCENARIOS,
         shutdown::SCENARIOS,
         isolation::SCENARIOS,
+        cores::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         isolation::PROGRAMS,
         addresses::PROGRAMS,
         sharing::PROGRAMS,
+        cores::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());
