@@ -70,6 +70,8 @@ pub struct Settings {
     pub pin: bool,
     /// How long idle loops look again before they sleep.
     pub idle_poll: Duration,
+    /// Whether a supervised cluster makes a process 1 an init.
+    pub reap_orphans: bool,
     /// What workers are started with; what was never set holds the default that applies.
     pub setup: Setup,
 }
@@ -91,6 +93,7 @@ impl Builder {
             regions: BTreeMap::new(),
             pin: mode == Mode::Thread,
             idle_poll: Duration::ZERO,
+            reap_orphans: true,
             setup: Setup::new(),
         };
         let regions = Vec::new();
@@ -184,6 +187,18 @@ impl Builder {
     /// down by what a sleep and a wake-up take, and use the core meanwhile: for machines with a core to spare.
     pub fn idle_poll(mut self, time: Duration) -> Self {
         self.settings.idle_poll = time;
+        self
+    }
+
+    /// Whether a program that is process 1, as in a container, reaps the orphans that the kernel gives it.
+    /// Default true; elsewhere it changes nothing.
+    ///
+    /// [`run`](Self::run) then goes on in a child. Process 1 is left with nothing of the program's: it passes signals on,
+    /// reaps, and ends with the program's exit status (128 and the number of the signal that ended it). Orphans are no
+    /// workers, and the children that the program starts itself keep their exit statuses for it. With other
+    /// threads running it stays as it was, which is logged.
+    pub fn reap_orphans(mut self, reap: bool) -> Self {
+        self.settings.reap_orphans = reap;
         self
     }
 

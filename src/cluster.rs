@@ -29,6 +29,7 @@ use crate::{
     fork::Fork,
     handle::WorkerHandle,
     id::{Slot, WorkerId},
+    init,
     message::{Broadcast, Codec, Members, Packing, Port},
     primary::Primary,
     setup::Setup,
@@ -126,6 +127,9 @@ impl Cluster {
             events::queue(settings.event_queue, supervised && child::invited_to().is_none());
         if child::invited_to().is_some() {
             return Ok(Self { settings: Mutex::new(settings), events, primary: None });
+        }
+        if supervised && settings.reap_orphans {
+            init::step_aside();
         }
         if settings.mode == Mode::Process {
             builder::take_name(&settings.name)?;

@@ -55,6 +55,7 @@ mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+mod init;
 mod message;
 mod observers;
 mod primary;

@@ -91,7 +91,7 @@ fn by_quota(scene: &Scene) {
     let group = match Group::new(scene) {
         Ok(group) => group,
         // A container's cgroups are often read-only; the reader has tests of its own.
-        Err(error) => return eprintln!("skipped: no cgroup with a quota can be made: {error}"),
+        Err(error) => return eprintln!("SKIPPED: no cgroup with a quota can be made: {error}"),
     };
     // A shell moves itself into the inner group, then becomes the program.
     let script = "echo $$ > \"$0\" && exec \"$@\"";

@@ -20,6 +20,7 @@ mod cores;
 mod datagrams;
 mod ending;
 mod events;
+mod first;
 mod forking;
 mod http;
 mod isolation;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         shutdown::SCENARIOS,
         isolation::SCENARIOS,
         cores::SCENARIOS,
+        first::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         addresses::PROGRAMS,
         sharing::PROGRAMS,
         cores::PROGRAMS,
+        first::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

@@ -42,6 +42,7 @@ const LAYERS: [Layer; 7] = [
         modules: &[
             "cluster",
             "primary",
+            "init",
             "builder",
             "setup",
             "fork",
