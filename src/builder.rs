@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    backend::process::child,
     cluster::{Cluster, Report},
     config::{MAX_IDLE_POLL, Mode, Scheduling, Workers},
     error::{Error, ErrorKind, Result},
@@ -276,7 +277,7 @@ impl Builder {
     {
         let observer = self.on_event.take();
         let cluster = Cluster::start(self.build()?, erase(body), true)?;
-        if crate::worker_of().is_none() {
+        if child::invited_to().is_none() {
             log::info!("{}", self.workers.explain()?);
         }
         cluster.observe_to_the_end(observer)

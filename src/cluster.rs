@@ -29,8 +29,8 @@ use crate::{
     fork::Fork,
     handle::WorkerHandle,
     id::{Slot, WorkerId},
-    init,
     message::{Broadcast, Codec, Members, Packing, Port},
+    outside,
     primary::Primary,
     setup::Setup,
     shared::{Regions, SharedBuffer, SlotStats, StatsPage},
@@ -129,7 +129,7 @@ impl Cluster {
             return Ok(Self { settings: Mutex::new(settings), events, primary: None });
         }
         if supervised && settings.reap_orphans {
-            init::step_aside();
+            outside::init::step_aside();
         }
         if settings.mode == Mode::Process {
             builder::take_name(&settings.name)?;

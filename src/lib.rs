@@ -55,9 +55,10 @@ mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
-mod init;
+
 mod message;
 mod observers;
+mod outside;
 mod primary;
 mod schedule;
 mod setup;

@@ -42,7 +42,7 @@ const LAYERS: [Layer; 7] = [
         modules: &[
             "cluster",
             "primary",
-            "init",
+            "outside",
             "builder",
             "setup",
             "fork",
