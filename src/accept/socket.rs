@@ -69,6 +69,44 @@ impl ListeningSocket {
         Ok(Self { socket, file: None })
     }
 
+    /// A duplicate of whatever socket this is, to look at.
+    pub(crate) fn of_copy(fd: &OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd.try_clone()?);
+        socket.r#type()?;
+        Ok(Self { socket, file: None })
+    }
+
+    /// Another descriptor of the same socket, without its file.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.share()?, file: None })
+    }
+
+    /// Whether it is for datagrams.
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)
+    }
+
+    /// Whether connections can come.
+    pub(crate) fn listens(&self) -> bool {
+        let is_stream = self.socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+        is_stream && self.socket.is_listener().unwrap_or(false)
+    }
+
+    /// Removes this file with the socket.
+    pub(crate) fn own_file(&mut self, path: PathBuf) {
+        self.file = Some(path);
+    }
+
+    /// Leaves the file to somebody else.
+    pub(crate) fn disown_file(&mut self) {
+        self.file = None;
+    }
+
+    /// Whether a file goes with it.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Sets how many connections wait in the kernel.
     pub(crate) fn listen(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog.min(i32::MAX as u32) as i32)

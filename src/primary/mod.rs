@@ -102,7 +102,7 @@ impl Primary {
             sink: Arc::new(sink),
             signals: signals.context(ErrorKind::Io, || "cannot watch for signals".into())?,
             signalled: None,
-            dispatcher: Dispatcher::new(rules),
+            dispatcher: Dispatcher::new(rules, Arc::default()),
             workers: BTreeMap::new(),
             seats: BTreeMap::new(),
             report: Report::default(),

@@ -1,0 +1,315 @@
+//! Sockets that were bound before this program was started: by a service manager, which keeps them, or by
+//! the program that this one takes over from. And how they go on to the next program.
+//!
+//! The primaries of all clusters of the program share one [`Handed`]. A listener that is opened looks here
+//! first. A manager's socket is there for every listener, one after the other; one from the program before
+//! goes to the first that asks for the same as was asked for there.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use socket2::Socket;
+
+use super::{ListeningSocket, dispatch::Key};
+use crate::{config::Address, id::Slot};
+
+/// Sockets that go with one letter: fewer than a packet can carry.
+const SOCKETS_PER_LETTER: usize = 60;
+
+/// What was handed to this program and may still be asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    managed: Vec<Managed>,
+    before: Vec<Before>,
+}
+
+/// A socket of a service manager's.
+#[derive(Debug)]
+struct Managed {
+    socket: ListeningSocket,
+    address: Address,
+    datagram: bool,
+    /// Its number when the manager started the program.
+    number: i32,
+    name: String,
+    used: bool,
+}
+
+/// An address on which the program before listened.
+#[derive(Debug)]
+pub(super) struct Before {
+    asked: Asked,
+    pub(super) address: Address,
+    /// One for all, or one for each of some slots.
+    pub(super) sockets: Vec<(Option<Slot>, ListeningSocket)>,
+    /// Whether the socket's file goes with it, once the program before lets go.
+    pub(super) file: bool,
+}
+
+/// As what a listener was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    address: Address,
+    datagram: bool,
+    ordinal: u32,
+}
+
+/// What a listener that is opened finds.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A duplicate of a manager's socket.
+    Managed(ListeningSocket, Address),
+    Before(Before),
+}
+
+impl Asked {
+    pub(super) fn new(key: &Key) -> Self {
+        let name = &key.name;
+        Self { address: name.address.clone(), datagram: name.datagram, ordinal: key.ordinal }
+    }
+}
+
+impl Handed {
+    /// Takes a socket of a service manager's. What it cannot use comes back with the reason.
+    pub(crate) fn add_managed(
+        &self,
+        fd: OwnedFd,
+        number: i32,
+        name: String,
+    ) -> Result<(), (OwnedFd, String)> {
+        match Managed::check(&fd) {
+            Ok((address, datagram)) => {
+                let managed =
+                    |socket| Managed { socket, address, datagram, number, name, used: false };
+                let adopted = ListeningSocket::adopt(fd, datagram).map(managed);
+                // Whoever is bound and of this type is adopted.
+                self.waiting.lock().managed.extend(adopted.ok());
+                Ok(())
+            }
+            Err(reason) => Err((fd, reason)),
+        }
+    }
+
+    /// What a listener finds that is asked for under this key.
+    pub(super) fn find(&self, key: &Key) -> Option<Found> {
+        let asked = Asked::new(key);
+        let mut waiting = self.waiting.lock();
+        let at = waiting.before.iter().position(|before| before.is(&asked, key.counted));
+        if let Some(at) = at {
+            return Some(Found::Before(waiting.before.remove(at)));
+        }
+        let exact = waiting.managed.iter().position(|managed| managed.is(&asked));
+        let at =
+            exact.or_else(|| waiting.managed.iter().position(|managed| managed.covers(&asked)))?;
+        let managed = &mut waiting.managed[at];
+        let socket = managed.socket.duplicate().ok()?;
+        managed.used = true;
+        Some(Found::Managed(socket, managed.address.clone()))
+    }
+
+    /// The manager's sockets on which nobody has listened.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let waiting = self.waiting.lock();
+        let unused = waiting.managed.iter().filter(|managed| !managed.used);
+        unused
+            .map(|Managed { number, name, address, .. }| format!("{number} ({name}, {address})"))
+            .collect()
+    }
+
+    /// The program before has let go: on what nobody listens here either, nobody will. Says what that was.
+    pub(crate) fn close_rest(&self) -> Vec<Address> {
+        let rest = std::mem::take(&mut self.waiting.lock().before);
+        let close = |mut before: Before| {
+            before.own_file();
+            before.address.clone()
+        };
+        rest.into_iter().map(close).collect()
+    }
+
+    /// The letters of everything that waits here, for the next program.
+    pub(crate) fn letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        let waiting = self.waiting.lock();
+        let mut letters = Vec::new();
+        for managed in &waiting.managed {
+            letters.push((managed.letter().encode()?, vec![managed.socket.share()?.into()]));
+        }
+        for Before { asked, address, sockets, file } in &waiting.before {
+            let sockets = sockets.iter().map(|(slot, socket)| (*slot, socket));
+            letters.extend(letters_of(asked.clone(), address, sockets, *file)?);
+        }
+        Ok(letters)
+    }
+
+    /// Takes what a letter from the program before brings.
+    pub(crate) fn receive(&self, letter: &[u8], sockets: Vec<OwnedFd>) -> Result<(), String> {
+        let letter: Letter = rmp_serde::from_slice(letter).map_err(|error| error.to_string())?;
+        let address = from_bytes(&letter.address).ok_or("an address is malformed")?;
+        if letter.slots.len().max(1) != sockets.len() {
+            return Err(format!("{} sockets came for {} slots", sockets.len(), letter.slots.len()));
+        }
+        match (letter.asked, letter.managed) {
+            (Some((asked, ordinal)), None) => {
+                let asked = from_bytes(&asked).ok_or("an address is malformed")?;
+                let asked = Asked { address: asked, datagram: letter.datagram, ordinal };
+                self.add_before(asked, address, &letter.slots, sockets, letter.file)
+            }
+            (None, Some((number, name))) => sockets.into_iter().try_for_each(|socket| {
+                self.add_managed(socket, number, name.clone()).map_err(|(_, reason)| reason)
+            }),
+            _ => Err("a letter says neither what was asked for nor what was handed over".into()),
+        }
+    }
+
+    fn add_before(
+        &self,
+        asked: Asked,
+        address: Address,
+        slots: &[u32],
+        sockets: Vec<OwnedFd>,
+        file: bool,
+    ) -> Result<(), String> {
+        let mut slots = slots.iter().map(|slot| Slot(*slot as usize));
+        let adopt = |fd| {
+            let socket = ListeningSocket::adopt(fd, asked.datagram);
+            socket.map(|socket| (slots.next(), socket)).map_err(|error| error.to_string())
+        };
+        let sockets = sockets.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
+        let mut waiting = self.waiting.lock();
+        match waiting.before.iter_mut().find(|before| before.asked == asked) {
+            Some(before) => before.sockets.extend(sockets),
+            None => waiting.before.push(Before { asked, address, sockets, file }),
+        }
+        Ok(())
+    }
+}
+
+impl Managed {
+    /// Where a socket is and whether it is for datagrams; the error says why it is of no use.
+    fn check(fd: &OwnedFd) -> Result<(Address, bool), String> {
+        let listening = ListeningSocket::of_copy(fd).map_err(|_| "it is no socket")?;
+        let datagram = listening.is_datagram();
+        if !datagram && !listening.listens() {
+            return Err("it is no listening socket".into());
+        }
+        let address = listening.address().map_err(|error| error.to_string())?;
+        match (&address, datagram) {
+            (Address::Unix(_), true) => Err("it is for datagrams of a Unix socket".into()),
+            _ if address.port() == Some(0) => Err("it is bound to no address".into()),
+            _ => Ok((address, datagram)),
+        }
+    }
+
+    fn is(&self, asked: &Asked) -> bool {
+        let by_number = asked.address == Address::Fd(self.number);
+        self.datagram == asked.datagram && (self.address == asked.address || by_number)
+    }
+
+    /// Whether both mean all addresses, be it of IPv4 or of IPv6.
+    fn covers(&self, asked: &Asked) -> bool {
+        let any = |address: &Address| {
+            let at = address.tcp().or_else(|| address.udp())?;
+            (at.ip().is_unspecified() && at.port() != 0).then(|| at.port())
+        };
+        let own = any(&self.address);
+        self.datagram == asked.datagram && own.is_some() && own == any(&asked.address)
+    }
+
+    fn letter(&self) -> Letter {
+        Letter {
+            asked: None,
+            managed: Some((self.number, self.name.clone())),
+            address: to_bytes(&self.address),
+            datagram: self.datagram,
+            slots: Vec::new(),
+            file: false,
+        }
+    }
+}
+
+impl Before {
+    /// Asked for in the same words, or, where the words stand for one place, by that place.
+    fn is(&self, asked: &Asked, counted: bool) -> bool {
+        let same_place = !counted && self.address == asked.address;
+        self.asked == *asked || (same_place && self.asked.datagram == asked.datagram)
+    }
+
+    fn own_file(&mut self) {
+        if let (true, Address::Unix(path)) = (self.file, &self.address) {
+            self.sockets.iter_mut().for_each(|(_, socket)| socket.own_file(path.clone()));
+        }
+    }
+}
+
+/// What goes with sockets from one program to the next. A later version may add fields.
+#[derive(Debug, Serialize, Deserialize)]
+struct Letter {
+    /// As what a listener was asked for: the address, and which of several it is.
+    asked: Option<(Vec<u8>, u32)>,
+    /// The number and the name that a service manager gave it.
+    managed: Option<(i32, String)>,
+    /// Where it is in fact.
+    address: Vec<u8>,
+    datagram: bool,
+    /// Whose the sockets are, in their order; empty if there is one for all.
+    slots: Vec<u32>,
+    /// Whether a Unix socket's file is to be removed with it.
+    file: bool,
+}
+
+impl Letter {
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        rmp_serde::to_vec_named(self).map_err(io::Error::other)
+    }
+}
+
+/// The letters of one listener, and duplicates of its sockets.
+pub(super) fn letters_of<'a>(
+    asked: Asked,
+    address: &Address,
+    sockets: impl Iterator<Item = (Option<Slot>, &'a ListeningSocket)>,
+    file: bool,
+) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+    let sockets: Vec<_> = sockets.collect();
+    let letter = |sockets: &[(Option<Slot>, &ListeningSocket)]| {
+        let slots = sockets.iter().filter_map(|(slot, _)| u32::try_from(slot.as_ref()?.get()).ok());
+        let letter = Letter {
+            asked: Some((to_bytes(&asked.address), asked.ordinal)),
+            managed: None,
+            address: to_bytes(address),
+            datagram: asked.datagram,
+            slots: slots.collect(),
+            file,
+        };
+        let shared = sockets.iter().map(|(_, socket)| Ok(socket.share()?.into()));
+        Ok((letter.encode()?, shared.collect::<io::Result<Vec<OwnedFd>>>()?))
+    };
+    sockets.chunks(SOCKETS_PER_LETTER).map(letter).collect()
+}
+
+/// The address as text; a path keeps its bytes.
+fn to_bytes(address: &Address) -> Vec<u8> {
+    match address {
+        Address::Unix(path) => [b"unix:", path.as_os_str().as_bytes()].concat(),
+        other => other.to_string().into_bytes(),
+    }
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Address> {
+    match bytes.strip_prefix(b"unix:") {
+        Some(path) => Some(Address::Unix(OsStr::from_bytes(path).into())),
+        None => std::str::from_utf8(bytes).ok()?.parse().ok(),
+    }
+}
