@@ -258,6 +258,7 @@ impl Builder {
     /// | SIGQUIT | stop as well, and no number of them hurries it |
     /// | SIGHUP | [reload](Cluster::reload) |
     /// | SIGTTIN, SIGTTOU | a worker more, a worker less |
+    /// | SIGUSR2 | [upgrade](Cluster::upgrade) |
     ///
     /// Call it from `main`, before threads are started. In a worker process it does not return: the
     /// process becomes the worker. A worker whose body returns without an error is done and is not
@@ -276,11 +277,7 @@ impl Builder {
         Fut: Future<Output: Outcome> + 'static,
     {
         let observer = self.on_event.take();
-        let cluster = Cluster::start(self.build()?, erase(body), true)?;
-        if child::invited_to().is_none() {
-            log::info!("{}", self.workers.explain()?);
-        }
-        cluster.observe_to_the_end(observer)
+        self.supervise(body)?.observe_to_the_end(observer)
     }
 
     /// [`run`](Self::run), but returns at once with the running cluster, which the program can
@@ -297,7 +294,11 @@ impl Builder {
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: Outcome> + 'static,
     {
-        Cluster::start(self.build()?, erase(body), true)
+        let cluster = Cluster::start(self.build()?, erase(body), true)?;
+        if child::invited_to().is_none() {
+            log::info!("{}", self.workers.explain()?);
+        }
+        Ok(cluster)
     }
 
     /// Starts a cluster without workers and without supervision (Node's way): the program forks,

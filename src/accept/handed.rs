@@ -8,15 +8,11 @@
 use std::{
     ffi::OsStr,
     io,
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use socket2::Socket;
 
 use super::{ListeningSocket, dispatch::Key};
 use crate::{config::Address, id::Slot};

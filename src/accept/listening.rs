@@ -311,7 +311,7 @@ impl Listening {
         };
         self.parked.len()
             + queued
-            + self.entrance.sockets().map(ListeningSocket::waiting).sum::<usize>()
+            + self.entrance.sockets().map(|(_, socket)| socket.waiting()).sum::<usize>()
     }
 
     /// Why accepting began to fail, said once for each shortage.

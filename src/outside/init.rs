@@ -8,7 +8,10 @@
 //!
 //! Runs on the main thread, before any other is started.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use signal_hook::{
@@ -36,6 +39,14 @@ const AFTER_STDIO: u32 = 3;
 /// What a shell makes of a signal that ended a program.
 const SIGNALLED: i32 = 128;
 
+/// Whether process 1 would end with this process.
+static ASIDE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the whole container ends when this process does.
+pub(crate) fn ends_the_container() -> bool {
+    own_pid() == 1 || ASIDE.load(SeqCst)
+}
+
 /// Where this is process 1, goes on in a child; elsewhere does nothing.
 pub(crate) fn step_aside() {
     if own_pid() != 1 {
@@ -53,7 +64,10 @@ pub(crate) fn step_aside() {
 fn split() -> io::Result<()> {
     // What comes before the init is ready must wait for it: nobody else would pass it on.
     let blocked = SignalsBlocked::new()?;
-    let Some(program) = fork()? else { return Ok(()) };
+    let Some(program) = fork()? else {
+        ASIDE.store(true, SeqCst);
+        return Ok(());
+    };
     // A peer of a socket that was opened before would never see its end.
     if let Err(error) = close_from(AFTER_STDIO) {
         log::debug!("process 1 keeps what was open: {error}");

@@ -6,7 +6,6 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    future::Future as _,
     io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -15,23 +14,22 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
-    pin::Pin,
-    task::Context,
     time::Duration,
 };
 
 use crate::{
     clock,
-    event_loop::{Sleep, now, sleep_until},
     sys::{environment::take_env, process::own_pid},
 };
 
+/// The variables of a service manager.
+pub(super) const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG, WATCHDOG_PID];
 /// Where the manager listens.
-pub(super) const SOCKET: &str = "NOTIFY_SOCKET";
+const SOCKET: &str = "NOTIFY_SOCKET";
 /// How often it wants a sign of life, in microseconds.
-pub(super) const WATCHDOG: &str = "WATCHDOG_USEC";
+const WATCHDOG: &str = "WATCHDOG_USEC";
 /// From whom, if it says.
-pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// A manager that wants signs of life more often than this gets them as often.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -44,8 +42,6 @@ pub(crate) struct Notifier {
     ready: bool,
     /// What was said last.
     status: String,
-    /// The next sign of life.
-    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -93,14 +89,18 @@ impl Notifier {
         }
     }
 
-    /// Something is exchanged while everything serves.
+    /// Something is exchanged while everything serves. Before that it is part of getting ready.
     pub(crate) fn reloading(&mut self) {
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_ns() / 1000));
+        if self.ready {
+            self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_ns() / 1000));
+        }
     }
 
     /// That is over, well or not.
     pub(crate) fn reloaded(&mut self) {
-        self.tell("READY=1");
+        if self.ready {
+            self.tell("READY=1");
+        }
     }
 
     pub(crate) fn stopping(&mut self) {
@@ -127,17 +127,13 @@ impl Notifier {
         }
     }
 
-    /// Gives signs of life when they are due. The task is woken for the next.
-    pub(crate) fn poll_watchdog(&mut self, cx: &mut Context<'_>) {
-        let Some(watchdog) = self.watchdog else { return };
-        let next = now() + watchdog.interval();
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(next)));
-        if alarm.as_mut().poll(cx).is_ready() {
-            alarm.as_mut().reset(next);
-            // To be woken for it.
-            let _ = alarm.as_mut().poll(cx);
-            self.tell("WATCHDOG=1");
-        }
+    /// How often to give a sign of life, if that is wanted.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.watchdog.map(Watchdog::interval)
+    }
+
+    pub(crate) fn sign_of_life(&mut self) {
+        self.tell("WATCHDOG=1");
     }
 
     fn tell(&mut self, state: &str) {
@@ -224,6 +220,8 @@ mod tests {
     #[test]
     fn a_manager_is_told_what_is_new() {
         let (manager, mut notifier) = pair("new");
+        notifier.reloading();
+        notifier.reloaded();
         notifier.ready();
         notifier.ready();
         notifier.status(1, 0);
@@ -244,6 +242,7 @@ mod tests {
     #[test]
     fn a_manager_that_is_gone_or_stuck_costs_nothing() {
         let (manager, mut notifier) = pair("stuck");
+        notifier.ready();
         (0..10_000).for_each(|_| notifier.reloaded());
         drop(manager);
         notifier.reloaded();

@@ -48,7 +48,7 @@ impl Primary {
         }
     }
 
-    fn tell_program(&mut self, decision: Decision) {
+    pub(super) fn tell_program(&mut self, decision: Decision) {
         let Self { report, .. } = self;
         match &decision {
             Decision::Restart { .. } => report.restarts += 1,
@@ -58,6 +58,7 @@ impl Primary {
             Decision::ReloadFailed { .. } => report.failed_reloads += 1,
             _ => {}
         }
+        self.world.decided(&decision);
         log::log!(decision.level(), "{decision}");
         self.sink.emit(Event::Decision { decision });
     }
@@ -153,6 +154,7 @@ impl Primary {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         self.ending = true;
+        self.world.forget_successor();
         self.tell(Happening::Stop);
     }
 

@@ -9,11 +9,13 @@
 //! before the loop sleeps. Time comes last because a deadline must not be held against a worker whose
 //! answer is there already.
 //!
-//! `collect` takes in what happened, `act` does what was decided, `entry` is a worker in the table.
+//! `collect` takes in what happened, `act` does what was decided, `entry` is a worker in the table, and
+//! `world` deals with the world outside the program.
 
 mod act;
 mod collect;
 mod entry;
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +26,7 @@ use std::{
     time::Instant,
 };
 
-use self::entry::Entry;
+use self::{entry::Entry, world::World};
 use crate::{
     accept::{Dispatcher, Offer, Rules},
     backend::Backend,
@@ -35,6 +37,7 @@ use crate::{
     event_loop::{self, Mailbox, Signals, Sleep},
     events::{Event, EventSink},
     id::{Slot, WorkerId},
+    outside::Outside,
     status::{Past, Published},
     supervise::{Happening, Seat, Supervisor},
 };
@@ -67,6 +70,7 @@ pub(crate) struct Primary {
     ending: bool,
     alarm: Option<Pin<Box<Sleep>>>,
     dealt: Vec<(WorkerId, Offer)>,
+    world: World,
 }
 
 impl Primary {
@@ -77,6 +81,7 @@ impl Primary {
         crew: Arc<Crew>,
         requests: Mailbox<Request>,
         sink: EventSink,
+        outside: Outside,
         supervised: bool,
     ) -> Result<Self> {
         let rules = Rules {
@@ -102,7 +107,7 @@ impl Primary {
             sink: Arc::new(sink),
             signals: signals.context(ErrorKind::Io, || "cannot watch for signals".into())?,
             signalled: None,
-            dispatcher: Dispatcher::new(rules, Arc::default()),
+            dispatcher: Dispatcher::new(rules, outside.handed.clone()),
             workers: BTreeMap::new(),
             seats: BTreeMap::new(),
             report: Report::default(),
@@ -112,6 +117,7 @@ impl Primary {
             ending: supervised,
             alarm: None,
             dealt: Vec::new(),
+            world: World::new(outside, supervised)?,
         })
     }
 
@@ -137,6 +143,7 @@ impl Primary {
             let brought = self.backend.poll(cx, &mut happened).is_ready();
             happened.drain(..).for_each(|event| self.note(event));
             let passed = self.take_time(cx);
+            self.look_outside(cx);
             if self.ending && self.supervisor.over() && self.workers.is_empty() {
                 return Poll::Ready(());
             }
@@ -154,6 +161,7 @@ impl Primary {
         self.supervisor.handle(event_loop::now(), happening, &mut actions);
         actions.into_iter().for_each(|action| self.act(action));
         self.publish();
+        self.tell_outside();
     }
 
     fn publish(&self) {
