@@ -44,6 +44,7 @@ mod shutdown;
 mod sockets;
 mod supervised;
 mod thread;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         isolation::SCENARIOS,
         cores::SCENARIOS,
         first::SCENARIOS,
+        upgrade::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         sharing::PROGRAMS,
         cores::PROGRAMS,
         first::PROGRAMS,
+        upgrade::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

@@ -1,0 +1,380 @@
+//! Another program takes over, from file to file, without losing a request.
+//!
+//! A new primary is a stranger to the test: it is known by the number that the events tell, and it is
+//! killed and waited for at the end, whatever happens.
+
+use std::{
+    convert::Infallible,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bimodal::{
+    Address, Event, Mode, Worker, event_loop,
+    http::{self, Full, Incoming, Request, Response},
+};
+
+use crate::support::{
+    Scenario, Scene, both,
+    client::{Client, get},
+    ledger::Ledger,
+    only,
+    program::{self, Program},
+    system, wait_until,
+};
+
+pub const SCENARIOS: &[Scenario] = &[
+    both("an_upgrade_under_load_loses_no_request", under_load),
+    // With threads it is the same socket as under round robin.
+    only(&[Mode::Process], "an_upgrade_of_workers_that_accept_themselves_loses_nothing", |scene| {
+        take_turns(scene, &["scheduling=shared"]);
+    }),
+    both("an_upgrade_hands_over_the_socket_of_each_slot", |scene| {
+        take_turns(scene, &["scheduling=reuse-port"]);
+    }),
+    both("an_upgrade_may_change_the_number_of_workers_and_the_policy", other_settings),
+    both("the_file_of_a_unix_socket_goes_with_the_last_program", unix_socket),
+    both("a_program_that_cannot_take_over_leaves_the_old_one_serving", broken),
+    both("a_stop_ends_the_program_that_was_to_take_over", stopped),
+    both("only_a_supervised_cluster_is_upgraded", unsupervised),
+];
+
+pub const PROGRAMS: &[Scenario] = &[both("upgrade_me", serve)];
+
+const SIGTERM: i32 = 15;
+const SIGUSR2: i32 = 12;
+
+/// Serves with the options `listen=ADDRESS`, `workers=N`, `scheduling=POLICY`, `boot=MS`. Further options are in
+/// the file beside the program, if there is one: what another version of the program would have.
+fn serve(scene: &Scene) {
+    let beside = std::env::current_exe().unwrap().with_extension("options");
+    let beside = fs::read_to_string(beside).unwrap_or_default();
+    let options: Vec<_> =
+        program::args().into_iter().chain(beside.split_whitespace().map(str::to_owned)).collect();
+    let value = |key: &str| {
+        options.iter().rev().find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
+    };
+    let mut builder =
+        scene.builder().workers(value("workers").unwrap_or("2").parse::<usize>().unwrap());
+    if let Some(policy) = value("scheduling") {
+        builder = builder.scheduling(policy.parse().unwrap());
+    }
+    if let Some(time) = value("boot") {
+        builder = builder.boot_timeout(Duration::from_millis(time.parse().unwrap()));
+    }
+    let address = value("listen").unwrap_or("127.0.0.1:0").to_owned();
+    let report = builder.on_event(print).run(move |worker| serve_at(worker, address.clone()));
+    println!("{} ended {:?}", std::process::id(), report.unwrap().exits);
+}
+
+fn print(event: &Event) {
+    let pid = std::process::id();
+    match event {
+        Event::Listening { address, .. } => println!("{pid} listening {address}"),
+        Event::Decision { decision } => println!("{pid} decided {decision}"),
+        _ => {}
+    }
+}
+
+async fn serve_at(worker: Worker, address: String) -> bimodal::Result<()> {
+    let listener = worker.listen(address.as_str()).await?;
+    http::serve(listener, http::service_fn(answer)).await
+}
+
+/// Who answers: the primary's process.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<http::Bytes>>, Infallible> {
+    if let Some(time) = request.uri().path().strip_prefix("/sleep/") {
+        event_loop::sleep(Duration::from_millis(time.parse().unwrap_or(0))).await;
+    }
+    let is_worker = bimodal::worker_of().is_some();
+    let primary = if is_worker { std::os::unix::process::parent_id() } else { std::process::id() };
+    Ok(http::text(primary.to_string()))
+}
+
+/// A program in a directory of its own, so that its file can be exchanged.
+struct Installed {
+    directory: PathBuf,
+}
+
+impl Installed {
+    fn new(scene: &Scene) -> Self {
+        let own = std::env::current_exe().unwrap();
+        let name = format!("upgrade-{}-{}-{}", std::process::id(), scene.mode, scene.name);
+        let directory = own.parent().unwrap().join(name);
+        fs::create_dir(&directory).unwrap();
+        let installed = Self { directory };
+        installed.restore();
+        installed
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.join("program")
+    }
+
+    /// Puts another file in the program's place, as a deployment does.
+    fn put(&self, make: impl FnOnce(&Path)) {
+        let next = self.directory.join("next");
+        make(&next);
+        fs::rename(next, self.file()).unwrap();
+    }
+
+    fn restore(&self) {
+        self.put(|next| fs::hard_link(std::env::current_exe().unwrap(), next).unwrap());
+    }
+
+    fn put_script(&self, script: &str) {
+        self.put(|next| {
+            fs::write(next, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(next, fs::Permissions::from_mode(0o755)).unwrap();
+        });
+    }
+
+    fn put_options(&self, options: &str) {
+        fs::write(self.directory.join("program.options"), options).unwrap();
+    }
+
+    fn start(&self, scene: &Scene, options: &[&str]) -> Running {
+        let mut command = Command::new(self.file());
+        command.args(["--program", "upgrade_me", &scene.mode.to_string()]).args(options);
+        let mut program = Program::spawn(&mut command);
+        let pid = program.pid();
+        let line = program.line(|line| line.contains(" listening "));
+        program.line(|line| line.contains(" listening "));
+        let address = line.rsplit(' ').next().unwrap().parse().unwrap();
+        Running { program, pid, address }
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A server whose primary may be another process by now.
+struct Running {
+    program: Program,
+    /// The primary.
+    pid: u32,
+    address: Address,
+}
+
+impl Running {
+    /// Lets the next program take over; the one before must end well.
+    #[track_caller]
+    fn upgrade(&mut self) {
+        let old = self.pid;
+        system::signal(old, SIGUSR2);
+        let started = self.decided("is started to take over");
+        // From here on this one is killed at the end.
+        self.pid = started.split(' ').nth(3).unwrap().parse().unwrap();
+        self.line(old, &format!("decided process {} has taken over", self.pid));
+        let end = self.line(old, "ended ");
+        assert!(end.contains(r#"{"code 0": "#) && !end.contains(','), "{end}");
+        if old == self.program.pid() {
+            assert!(self.program.wait_only().success());
+        } else {
+            gone(old);
+        }
+    }
+
+    /// The line of a primary that begins like this.
+    #[track_caller]
+    fn line(&mut self, pid: u32, start: &str) -> String {
+        let start = format!("{pid} {start}");
+        self.program.line(|line| line.starts_with(&start))
+    }
+
+    /// The next decision of the current primary that holds this.
+    #[track_caller]
+    fn decided(&mut self, what: &str) -> String {
+        let start = format!("{} decided ", self.pid);
+        self.program.line(|line| line.starts_with(&start) && line.contains(what))
+    }
+
+    /// Who answers.
+    #[track_caller]
+    fn who(&self) -> u32 {
+        get(&self.address, "/").unwrap().text().parse().unwrap()
+    }
+
+    /// Stops the current primary in good order.
+    #[track_caller]
+    fn stop(mut self) {
+        system::signal(self.pid, SIGTERM);
+        self.line(self.pid, "ended ");
+        if self.pid == self.program.pid() {
+            assert!(self.program.wait().success());
+        } else {
+            gone(self.pid);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.pid != self.program.pid() {
+            system::signal(self.pid, 9);
+        }
+    }
+}
+
+/// Waits for the end of a process that is somebody else's child.
+#[track_caller]
+fn gone(pid: u32) {
+    wait_until("the end of a program", || matches!(system::state(pid), None | Some('Z')));
+}
+
+/// Clients that ask without a pause, each time on a new connection.
+struct Load {
+    over: Arc<AtomicBool>,
+    ledger: Arc<Ledger>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(address: &Address) -> Self {
+        let (over, ledger) = (Arc::new(AtomicBool::new(false)), Arc::new(Ledger::default()));
+        let client = |_| {
+            let (over, ledger, address) = (over.clone(), ledger.clone(), address.clone());
+            std::thread::spawn(move || {
+                while !over.load(SeqCst) {
+                    ledger.note(&get(&address, "/"));
+                }
+            })
+        };
+        let clients = (0..4).map(client).collect();
+        Self { over, ledger, clients }
+    }
+
+    /// Waits for so many answers more.
+    #[track_caller]
+    fn go_on(&self, answers: u64) {
+        let goal = self.ledger.total() + answers;
+        wait_until("answers", || self.ledger.total() >= goal);
+    }
+
+    #[track_caller]
+    fn assert_nothing_lost(self) {
+        self.over.store(true, SeqCst);
+        self.clients.into_iter().for_each(|client| client.join().unwrap());
+        self.ledger.assert_only("ok");
+    }
+}
+
+fn under_load(scene: &Scene) {
+    take_turns(scene, &[]);
+}
+
+/// Two upgrades, one after the other, while clients ask.
+fn take_turns(scene: &Scene, options: &[&str]) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, options);
+    let load = Load::start(&running.address);
+    for _ in 0..2 {
+        load.go_on(50);
+        let mut slow = Client::connect(&running.address).unwrap();
+        slow.request("/sleep/100").unwrap();
+        let old = running.pid;
+        running.upgrade();
+        assert_ne!(running.pid, old);
+        assert!(slow.answer().is_ok(), "what was under way is finished");
+        assert_eq!(running.who(), running.pid, "the old one is gone");
+        load.go_on(50);
+    }
+    load.assert_nothing_lost();
+    let address = running.address.clone();
+    running.stop();
+    assert!(Client::connect(&address).is_err(), "nobody keeps the socket");
+}
+
+fn other_settings(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, &["workers=3", "scheduling=reuse-port"]);
+    for options in ["workers=1", "workers=2 scheduling=round-robin", "workers=4 scheduling=shared"]
+    {
+        installed.put_options(options);
+        let load = Load::start(&running.address);
+        load.go_on(20);
+        running.upgrade();
+        load.go_on(20);
+        load.assert_nothing_lost();
+        assert_eq!(running.who(), running.pid);
+    }
+    running.stop();
+}
+
+fn unix_socket(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let path = installed.directory.join("socket");
+    let listen = format!("listen=unix:{}", path.display());
+    let mut running = installed.start(scene, &[&listen]);
+    installed.put_script("exit 3");
+    system::signal(running.pid, SIGUSR2);
+    running.decided("no new program takes over");
+    assert!(path.exists(), "one that failed took the file along");
+    installed.restore();
+    running.upgrade();
+    assert_eq!(running.who(), running.pid);
+    assert!(path.exists(), "the old one took the file along");
+    running.stop();
+    assert!(!path.exists(), "nobody took the file along");
+}
+
+fn broken(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, &["boot=1000"]);
+    let children = || system::children_of(running.program.pid()).len();
+    let before = children();
+    let load = Load::start(&running.address);
+    let cases: [(&str, &dyn Fn()); 5] = [
+        ("it ended before it was ready: exit status: 3", &|| installed.put_script("exit 3")),
+        ("it ended before it was ready: signal: 6", &|| installed.put_script("kill -ABRT $$")),
+        ("it was not ready within 1s", &|| installed.put_script("exec sleep 1000")),
+        ("cannot run", &|| installed.put(|next| fs::write(next, "nonsense").unwrap())),
+        ("cannot run", &|| fs::remove_file(installed.file()).unwrap()),
+    ];
+    for (cause, exchange) in cases {
+        exchange();
+        system::signal(running.pid, SIGUSR2);
+        let line = running.decided("no new program takes over, this one goes on: ");
+        assert!(line.contains(cause), "{line}");
+        load.go_on(20);
+        assert_eq!(running.who(), running.pid);
+        assert_eq!(system::children_of(running.pid).len(), before, "{cause}: somebody is left");
+    }
+    installed.restore();
+    running.upgrade();
+    load.go_on(20);
+    load.assert_nothing_lost();
+    running.stop();
+}
+
+fn stopped(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, &[]);
+    installed.put_script("exec sleep 1000");
+    system::signal(running.pid, SIGUSR2);
+    let line = running.decided("is started to take over");
+    let successor: u32 = line.split(' ').nth(3).unwrap().parse().unwrap();
+    // One that is asked for meanwhile is part of the first.
+    system::signal(running.pid, SIGUSR2);
+    running.stop();
+    assert!(!system::exists(successor));
+}
+
+fn unsupervised(scene: &Scene) {
+    let cluster = scene.builder().launch(crate::bodies::idle).unwrap();
+    let error = cluster.upgrade().unwrap_err();
+    assert_eq!(error.kind(), bimodal::ErrorKind::Setting);
+    assert!(error.to_string().contains("`upgrade`"), "{error}");
+    cluster.shutdown().unwrap();
+}
