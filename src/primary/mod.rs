@@ -5,7 +5,7 @@
 //! mode from nowhere.
 //!
 //! Every turn, in this order: requests from handles, signals, connections to deal, then what the
-//! backend brings, then time; again while that brings something, so that what was asked for is sent
+//! backend brings, then time and the world outside; again while that brings something, so that what was asked for is sent
 //! before the loop sleeps. Time comes last because a deadline must not be held against a worker whose
 //! answer is there already.
 //!
@@ -142,12 +142,11 @@ impl Primary {
             self.deal(cx);
             let brought = self.backend.poll(cx, &mut happened).is_ready();
             happened.drain(..).for_each(|event| self.note(event));
-            let passed = self.take_time(cx);
-            self.look_outside(cx);
+            let decided = self.take_time(cx) | self.look_outside(cx);
             if self.ending && self.supervisor.over() && self.workers.is_empty() {
                 return Poll::Ready(());
             }
-            if !brought && !passed {
+            if !brought && !decided {
                 return Poll::Pending;
             }
         }

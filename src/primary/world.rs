@@ -115,8 +115,8 @@ impl Primary {
         }
     }
 
-    /// Looks after those outside. The task is woken when there is more.
-    pub(super) fn look_outside(&mut self, cx: &mut Context<'_>) {
+    /// Whether anything was done because of those outside. The task is woken when there is more.
+    pub(super) fn look_outside(&mut self, cx: &mut Context<'_>) -> bool {
         self.world.give_signs(cx);
         let gone = |predecessor: &Predecessor| predecessor.poll_gone(cx).is_ready();
         if self.world.predecessor.as_ref().is_some_and(gone) {
@@ -131,7 +131,9 @@ impl Primary {
             && let Poll::Ready(outcome) = successor.poll(cx)
         {
             self.succeeded(outcome);
+            return true;
         }
+        false
     }
 
     fn succeeded(&mut self, outcome: Result<(), String>) {

@@ -10,6 +10,7 @@ mod serve;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod activation;
 mod acts;
 mod addresses;
 mod bodies;
@@ -28,6 +29,7 @@ mod leaving;
 mod limits;
 mod listen;
 mod load;
+mod manager;
 mod messages;
 mod observing;
 mod orders;
@@ -39,6 +41,7 @@ mod roles;
 mod rows;
 mod scheduling;
 mod sending;
+mod service;
 mod sharing;
 mod shutdown;
 mod sockets;
@@ -84,6 +87,8 @@ fn main() -> ExitCode {
         cores::SCENARIOS,
         first::SCENARIOS,
         upgrade::SCENARIOS,
+        manager::SCENARIOS,
+        activation::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -101,7 +106,8 @@ fn main() -> ExitCode {
         sharing::PROGRAMS,
         cores::PROGRAMS,
         first::PROGRAMS,
-        upgrade::PROGRAMS,
+        service::PROGRAMS,
+        activation::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

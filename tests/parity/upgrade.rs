@@ -4,7 +4,6 @@
 //! killed and waited for at the end, whatever happens.
 
 use std::{
-    convert::Infallible,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -14,21 +13,20 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
-use bimodal::{
-    Address, Event, Mode, Worker, event_loop,
-    http::{self, Full, Incoming, Request, Response},
-};
+use bimodal::{Address, Mode};
 
-use crate::support::{
-    Scenario, Scene, both,
-    client::{Client, get},
-    ledger::Ledger,
-    only,
-    program::{self, Program},
-    system, wait_until,
+use crate::{
+    service::{self, Running, SIGUSR2},
+    support::{
+        Scenario, Scene, both,
+        client::{Client, get},
+        ledger::Ledger,
+        only,
+        program::Program,
+        system, wait_until,
+    },
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -46,58 +44,6 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_stop_ends_the_program_that_was_to_take_over", stopped),
     both("only_a_supervised_cluster_is_upgraded", unsupervised),
 ];
-
-pub const PROGRAMS: &[Scenario] = &[both("upgrade_me", serve)];
-
-const SIGTERM: i32 = 15;
-const SIGUSR2: i32 = 12;
-
-/// Serves with the options `listen=ADDRESS`, `workers=N`, `scheduling=POLICY`, `boot=MS`. Further options are in
-/// the file beside the program, if there is one: what another version of the program would have.
-fn serve(scene: &Scene) {
-    let beside = std::env::current_exe().unwrap().with_extension("options");
-    let beside = fs::read_to_string(beside).unwrap_or_default();
-    let options: Vec<_> =
-        program::args().into_iter().chain(beside.split_whitespace().map(str::to_owned)).collect();
-    let value = |key: &str| {
-        options.iter().rev().find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
-    };
-    let mut builder =
-        scene.builder().workers(value("workers").unwrap_or("2").parse::<usize>().unwrap());
-    if let Some(policy) = value("scheduling") {
-        builder = builder.scheduling(policy.parse().unwrap());
-    }
-    if let Some(time) = value("boot") {
-        builder = builder.boot_timeout(Duration::from_millis(time.parse().unwrap()));
-    }
-    let address = value("listen").unwrap_or("127.0.0.1:0").to_owned();
-    let report = builder.on_event(print).run(move |worker| serve_at(worker, address.clone()));
-    println!("{} ended {:?}", std::process::id(), report.unwrap().exits);
-}
-
-fn print(event: &Event) {
-    let pid = std::process::id();
-    match event {
-        Event::Listening { address, .. } => println!("{pid} listening {address}"),
-        Event::Decision { decision } => println!("{pid} decided {decision}"),
-        _ => {}
-    }
-}
-
-async fn serve_at(worker: Worker, address: String) -> bimodal::Result<()> {
-    let listener = worker.listen(address.as_str()).await?;
-    http::serve(listener, http::service_fn(answer)).await
-}
-
-/// Who answers: the primary's process.
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<http::Bytes>>, Infallible> {
-    if let Some(time) = request.uri().path().strip_prefix("/sleep/") {
-        event_loop::sleep(Duration::from_millis(time.parse().unwrap_or(0))).await;
-    }
-    let is_worker = bimodal::worker_of().is_some();
-    let primary = if is_worker { std::os::unix::process::parent_id() } else { std::process::id() };
-    Ok(http::text(primary.to_string()))
-}
 
 /// A program in a directory of its own, so that its file can be exchanged.
 struct Installed {
@@ -143,13 +89,8 @@ impl Installed {
 
     fn start(&self, scene: &Scene, options: &[&str]) -> Running {
         let mut command = Command::new(self.file());
-        command.args(["--program", "upgrade_me", &scene.mode.to_string()]).args(options);
-        let mut program = Program::spawn(&mut command);
-        let pid = program.pid();
-        let line = program.line(|line| line.contains(" listening "));
-        program.line(|line| line.contains(" listening "));
-        let address = line.rsplit(' ').next().unwrap().parse().unwrap();
-        Running { program, pid, address }
+        command.args(["--program", service::SERVICE, &scene.mode.to_string()]).args(options);
+        Running::new(Program::spawn(&mut command))
     }
 }
 
@@ -157,80 +98,6 @@ impl Drop for Installed {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// A server whose primary may be another process by now.
-struct Running {
-    program: Program,
-    /// The primary.
-    pid: u32,
-    address: Address,
-}
-
-impl Running {
-    /// Lets the next program take over; the one before must end well.
-    #[track_caller]
-    fn upgrade(&mut self) {
-        let old = self.pid;
-        system::signal(old, SIGUSR2);
-        let started = self.decided("is started to take over");
-        // From here on this one is killed at the end.
-        self.pid = started.split(' ').nth(3).unwrap().parse().unwrap();
-        self.line(old, &format!("decided process {} has taken over", self.pid));
-        let end = self.line(old, "ended ");
-        assert!(end.contains(r#"{"code 0": "#) && !end.contains(','), "{end}");
-        if old == self.program.pid() {
-            assert!(self.program.wait_only().success());
-        } else {
-            gone(old);
-        }
-    }
-
-    /// The line of a primary that begins like this.
-    #[track_caller]
-    fn line(&mut self, pid: u32, start: &str) -> String {
-        let start = format!("{pid} {start}");
-        self.program.line(|line| line.starts_with(&start))
-    }
-
-    /// The next decision of the current primary that holds this.
-    #[track_caller]
-    fn decided(&mut self, what: &str) -> String {
-        let start = format!("{} decided ", self.pid);
-        self.program.line(|line| line.starts_with(&start) && line.contains(what))
-    }
-
-    /// Who answers.
-    #[track_caller]
-    fn who(&self) -> u32 {
-        get(&self.address, "/").unwrap().text().parse().unwrap()
-    }
-
-    /// Stops the current primary in good order.
-    #[track_caller]
-    fn stop(mut self) {
-        system::signal(self.pid, SIGTERM);
-        self.line(self.pid, "ended ");
-        if self.pid == self.program.pid() {
-            assert!(self.program.wait().success());
-        } else {
-            gone(self.pid);
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.pid != self.program.pid() {
-            system::signal(self.pid, 9);
-        }
-    }
-}
-
-/// Waits for the end of a process that is somebody else's child.
-#[track_caller]
-fn gone(pid: u32) {
-    wait_until("the end of a program", || matches!(system::state(pid), None | Some('Z')));
 }
 
 /// Clients that ask without a pause, each time on a new connection.
@@ -314,7 +181,8 @@ fn other_settings(scene: &Scene) {
 
 fn unix_socket(scene: &Scene) {
     let installed = Installed::new(scene);
-    let path = installed.directory.join("socket");
+    let name = format!("bimodal-upgrade-{}-{}.sock", std::process::id(), scene.mode);
+    let path = std::env::temp_dir().join(name);
     let listen = format!("listen=unix:{}", path.display());
     let mut running = installed.start(scene, &[&listen]);
     installed.put_script("exit 3");
