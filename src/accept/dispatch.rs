@@ -252,11 +252,25 @@ impl Dispatcher {
     /// Everything that is listened on or was handed to this program, for the next program: letters, with
     /// the sockets that belong to each.
     pub(crate) fn letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        self.listeners.values().for_each(Listening::take_back);
         let mut letters = self.handed.letters()?;
-        for listening in self.listeners.values() {
-            letters.extend(listening.letters()?);
-        }
+        letters.extend(self.late_letters()?);
         Ok(letters)
+    }
+
+    /// The same of what was opened since.
+    pub(crate) fn late_letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        let letters = self.listeners.values().map(Listening::letters);
+        Ok(letters.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Takes in what the program before opened after it had handed over the rest.
+    pub(crate) fn take_in_late(&mut self) {
+        for listening in self.listeners.values_mut() {
+            if let Some(late) = self.handed.late(listening.key()) {
+                listening.take_in(late);
+            }
+        }
     }
 
     /// The next program has taken over: the files of sockets are its own.
@@ -264,15 +278,14 @@ impl Dispatcher {
         self.listeners.values_mut().for_each(Listening::disown_files);
     }
 
-    /// The program before has let go. Says what was handed over and nobody listens on: that is closed.
-    pub(crate) fn own_files(&mut self) -> Vec<Address> {
+    /// The program before has let go: the files of sockets are this one's.
+    pub(crate) fn own_files(&mut self) {
         self.listeners.values_mut().for_each(Listening::own_files);
-        self.handed.close_rest()
     }
 
-    /// What a service manager has handed over and nobody has listened on.
-    pub(crate) fn unused(&self) -> Vec<String> {
-        self.handed.unused()
+    /// What was handed over.
+    pub(crate) fn handed(&self) -> &Handed {
+        &self.handed
     }
 
     /// Accepts what the workers can take and appends whom to offer it to. The task is woken when

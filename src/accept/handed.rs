@@ -105,7 +105,11 @@ impl Handed {
         let mut waiting = self.waiting.lock();
         let at = waiting.before.iter().position(|before| before.is(&asked, key.counted));
         if let Some(at) = at {
-            return Some(Found::Before(waiting.before.remove(at)));
+            let before = waiting.before.remove(at);
+            // The program before had it from the manager.
+            let same = |managed: &&mut Managed| managed.address == before.address;
+            waiting.managed.iter_mut().filter(same).for_each(|managed| managed.used = true);
+            return Some(Found::Before(before));
         }
         let exact = waiting.managed.iter().position(|managed| managed.is(&asked));
         let at =
@@ -114,6 +118,19 @@ impl Handed {
         let socket = managed.socket.duplicate().ok()?;
         managed.used = true;
         Some(Found::Managed(socket, managed.address.clone()))
+    }
+
+    /// What the program before listened on, as this was asked for, and has only now handed over.
+    pub(super) fn late(&self, key: &Key) -> Option<Before> {
+        let asked = Asked::new(key);
+        let mut waiting = self.waiting.lock();
+        let at = waiting.before.iter().position(|before| before.asked == asked)?;
+        Some(waiting.before.remove(at))
+    }
+
+    /// Whether nobody has asked yet for something that the program before listened on.
+    pub(crate) fn has_rest(&self) -> bool {
+        !self.waiting.lock().before.is_empty()
     }
 
     /// The manager's sockets on which nobody has listened.
@@ -271,14 +288,14 @@ impl Letter {
     }
 }
 
-/// The letters of one listener, and duplicates of its sockets.
+/// The letters of one listener, and duplicates of those of its sockets that the next program does not have.
 pub(super) fn letters_of<'a>(
     asked: Asked,
     address: &Address,
     sockets: impl Iterator<Item = (Option<Slot>, &'a ListeningSocket)>,
     file: bool,
 ) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
-    let sockets: Vec<_> = sockets.collect();
+    let sockets: Vec<_> = sockets.filter(|(_, socket)| !socket.bequeath(true)).collect();
     let letter = |sockets: &[(Option<Slot>, &ListeningSocket)]| {
         let slots = sockets.iter().filter_map(|(slot, _)| u32::try_from(slot.as_ref()?.get()).ok());
         let letter = Letter {

@@ -80,6 +80,14 @@ struct SlotSocket {
     cover: Option<Acceptor>,
 }
 
+impl SlotSocket {
+    /// The primary accepts until a worker does.
+    fn covered(socket: ListeningSocket) -> io::Result<Self> {
+        let cover = Some(Acceptor::new(socket.share()?)?);
+        Ok(Self { socket, cover })
+    }
+}
+
 /// A worker that listens here.
 struct Member {
     worker: WorkerId,
@@ -161,6 +169,29 @@ impl Listening {
     pub(super) fn letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
         let file = self.file_comes || self.entrance.sockets().any(|(_, socket)| socket.has_file());
         letters_of(Asked::new(&self.key), &self.address, self.entrance.sockets(), file)
+    }
+
+    /// The next program does not come: it has none of the sockets.
+    pub(super) fn take_back(&self) {
+        self.entrance.sockets().for_each(|(_, socket)| {
+            socket.bequeath(false);
+        });
+    }
+
+    /// Takes in sockets of slots that the program before opened late. Where workers have one of their own
+    /// there, the primary accepts.
+    pub(super) fn take_in(&mut self, late: Before) {
+        let Entrance::Slots { sockets } = &mut self.entrance else { return };
+        for (slot, socket) in late.sockets {
+            let free = (0..).map(Slot).find(|slot| !sockets.contains_key(slot));
+            let Some(slot) = slot.filter(|slot| !sockets.contains_key(slot)).or(free) else {
+                return;
+            };
+            match SlotSocket::covered(socket) {
+                Ok(own) => drop(sockets.insert(slot, own)),
+                Err(error) => log::warn!("a socket of {} is lost: {error}", self.address),
+            }
+        }
     }
 
     /// The file of the socket is the next program's.
@@ -453,8 +484,7 @@ impl Entrance {
         let mut slots = BTreeMap::new();
         for (slot, socket) in sockets {
             let Some(slot) = slot else { return Self::new(socket, options, None, rules) };
-            let cover = Some(Acceptor::new(socket.share()?)?);
-            slots.insert(slot, SlotSocket { socket, cover });
+            slots.insert(slot, SlotSocket::covered(socket)?);
         }
         Ok(Self::Slots { sockets: slots })
     }

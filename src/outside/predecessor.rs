@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     io::{self, IoSlice},
     os::fd::{AsFd as _, IntoRawFd as _, OwnedFd},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use mio::Interest;
@@ -62,27 +62,46 @@ impl Legacy {
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     channel: Source<OwnedFd>,
+    told: bool,
 }
 
 impl Predecessor {
     /// Watches for its end, on the current loop.
     pub(crate) fn new(Legacy(channel): Legacy) -> io::Result<Self> {
-        Ok(Self { channel: Source::new(channel, Interest::READABLE)? })
+        Ok(Self { channel: Source::new(channel, Interest::READABLE)?, told: false })
     }
 
-    /// Tells it that everything serves here.
-    pub(crate) fn tell_ready(&self) {
+    /// Tells it, once, that everything serves here.
+    pub(crate) fn tell_ready(&mut self) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
         let told = send_packet(self.channel.get_ref().as_fd(), &[IoSlice::new(READY)], &[]);
         if let Err(error) = told {
             log::debug!("the program before is not there any more: {error}");
         }
     }
 
-    /// Whether it has let go, or is gone.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // There is one thing that it says, and its end means the same.
-        let receive = |fd: &OwnedFd| receive_packet(fd.as_fd(), &mut [0; 16]).map(drop);
-        self.channel.poll_read_io(cx, receive).map(drop)
+    /// Takes in what it opened late, and says when it has let go or is gone.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>, handed: &Handed) -> Poll<()> {
+        ready!(self.channel.poll_readable(cx));
+        let mut buffer = vec![0; LETTER];
+        loop {
+            let receive = |fd: &OwnedFd| receive_packet(fd.as_fd(), &mut buffer);
+            let packet = match ready!(self.channel.poll_read_io(cx, receive)) {
+                Ok(Some(packet)) if !packet.truncated && !packet.descriptors_lost => packet,
+                _ => return Poll::Ready(()),
+            };
+            match buffer[..packet.length].split_first() {
+                Some((&SOCKETS, letter)) => {
+                    if let Err(cause) = handed.receive(letter, packet.descriptors) {
+                        log::warn!("sockets of the program before are lost: {cause}");
+                    }
+                }
+                // There is one other thing that it says, and its end means the same.
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 

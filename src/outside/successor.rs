@@ -68,6 +68,7 @@ impl Successor {
     ) -> io::Result<Self> {
         let (ours, theirs) = seqpacket_pair()?;
         put_letters(&ours, letters)?;
+        send_packet(ours.as_fd(), &[IoSlice::new(&[END])], &[])?;
         let marker = format!("{VERSION}:{}:{}", theirs.as_raw_fd(), own_pid());
         let inherited = std::env::vars_os().filter(|(name, _)| !super::is_for_the_primary(name));
         let marker = [(OsString::from(MARKER), OsString::from(marker))];
@@ -152,8 +153,12 @@ impl Successor {
         }
     }
 
-    /// Tells it that it is on its own, and leaves it so.
-    pub(crate) fn let_go(mut self) {
+    /// Gives it the letters of what was opened since it was started, tells it that it is on its own, and
+    /// leaves it so.
+    pub(crate) fn let_go(mut self, late: io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>>) {
+        if let Err(error) = late.and_then(|late| put_letters(self.channel.get_ref(), late)) {
+            log::warn!("sockets opened during the upgrade do not go along: {error}");
+        }
         // It learns the same from the end of the channel.
         let _ = send_packet(self.channel.get_ref().as_fd(), &[IoSlice::new(YOURS)], &[]);
         self.child = None;
@@ -183,5 +188,5 @@ fn put_letters(channel: &OwnedFd, letters: Vec<(Vec<u8>, Vec<OwnedFd>)>) -> io::
         let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
         send_packet(channel.as_fd(), &parts, &sockets)?;
     }
-    send_packet(channel.as_fd(), &[IoSlice::new(&[END])], &[])
+    Ok(())
 }

@@ -22,6 +22,10 @@ use crate::{
 /// How long a new program may take to get ready when no time was chosen.
 const BOOT: Duration = Duration::from_secs(60);
 
+/// How long workers that are ready may take to listen on the rest of their addresses: ready is who listens on
+/// one.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// The supervised clusters of this program that have a primary.
 static SUPERVISED: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,6 +40,8 @@ pub(super) struct World {
     program: Result<PathBuf>,
     /// Every seat had a worker that was ready.
     was_ready: bool,
+    /// When whoever is ready has listened on everything.
+    settle: Option<Pin<Box<Sleep>>>,
     supervised: bool,
 }
 
@@ -52,6 +58,7 @@ impl World {
             successor: None,
             program: own_program(),
             was_ready: false,
+            settle: None,
             supervised,
         })
     }
@@ -106,27 +113,14 @@ impl Primary {
     /// Every seat has a worker that is ready, for the first time.
     fn all_ready(&mut self) {
         self.world.was_ready = true;
-        if let Some(predecessor) = &self.world.predecessor {
-            predecessor.tell_ready();
-        }
         self.world.notifier.ready();
-        for unused in self.dispatcher.unused() {
-            log::warn!("nobody listens on descriptor {unused}, which was handed over");
-        }
+        self.world.settle = Some(Box::pin(sleep(SETTLE)));
     }
 
     /// Whether anything was done because of those outside. The task is woken when there is more.
     pub(super) fn look_outside(&mut self, cx: &mut Context<'_>) -> bool {
         self.world.give_signs(cx);
-        let gone = |predecessor: &Predecessor| predecessor.poll_gone(cx).is_ready();
-        if self.world.predecessor.as_ref().is_some_and(gone) {
-            self.world.predecessor = None;
-            for address in self.dispatcher.own_files() {
-                log::warn!(
-                    "{address} is closed: the program before listened there, this one does not"
-                );
-            }
-        }
+        self.look_back(cx);
         if let Some(successor) = &mut self.world.successor
             && let Poll::Ready(outcome) = successor.poll(cx)
         {
@@ -136,13 +130,44 @@ impl Primary {
         false
     }
 
+    /// Looks after the program before, and after what was handed over.
+    fn look_back(&mut self, cx: &mut Context<'_>) {
+        let settle = self.world.settle.as_mut();
+        let settled = settle.is_some_and(|settle| settle.as_mut().poll(cx).is_ready());
+        if let Some(predecessor) = &mut self.world.predecessor {
+            if self.world.was_ready && (settled || !self.dispatcher.handed().has_rest()) {
+                predecessor.tell_ready();
+            }
+            if predecessor.poll_gone(cx, self.dispatcher.handed()).is_ready() {
+                self.world.predecessor = None;
+                self.dispatcher.own_files();
+                self.dispatcher.take_in_late();
+            }
+        }
+        if settled && self.world.predecessor.is_none() {
+            self.world.settle = None;
+            self.leave_rest();
+        }
+    }
+
+    /// What was handed over and nobody has asked for, nobody will.
+    fn leave_rest(&mut self) {
+        let handed = self.dispatcher.handed();
+        for unused in handed.unused() {
+            log::warn!("nobody listens on descriptor {unused}, which was handed over");
+        }
+        for address in handed.close_rest() {
+            log::warn!("{address} is closed: the program before listened there, this one does not");
+        }
+    }
+
     fn succeeded(&mut self, outcome: Result<(), String>) {
         let Some(successor) = self.world.successor.take() else { return };
         match outcome {
             Ok(()) => {
-                self.dispatcher.disown_files();
                 let pid = successor.pid();
-                successor.let_go();
+                successor.let_go(self.dispatcher.late_letters());
+                self.dispatcher.disown_files();
                 self.tell_program(Decision::Upgraded { pid });
                 self.stop();
             }

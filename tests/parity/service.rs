@@ -12,7 +12,7 @@ use bimodal::{
 };
 
 use crate::support::{
-    Scenario, Scene, both,
+    DEADLINE, Scenario, Scene, both,
     client::get,
     program::{self, Program},
     system, wait_until,
@@ -25,12 +25,17 @@ pub const PROGRAMS: &[Scenario] = &[both(SERVICE, serve)];
 
 pub const SIGHUP: i32 = 1;
 pub const SIGUSR2: i32 = 12;
+pub const SIGTTIN: i32 = 21;
 const SIGTERM: i32 = 15;
 
-/// Serves with the options `listen=ADDRESS` (any number of them), `workers=N`, `scheduling=POLICY`, `boot=MS`. Further options are in
+/// Serves with the options `listen=ADDRESS` (any number of them), `workers=N`, `scheduling=POLICY`, `boot=MS`, `addresses=N` (the first N
+/// only). Further options are in
 /// the file beside the program, if there is one: what another version of the program would have.
 fn serve(scene: &Scene) {
-    env_logger::Builder::new().filter_level(log::LevelFilter::Warn).init();
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .target(env_logger::Target::Stdout)
+        .init();
     let beside = std::env::current_exe().unwrap().with_extension("options");
     let beside = fs::read_to_string(beside).unwrap_or_default();
     let options: Vec<_> =
@@ -50,6 +55,9 @@ fn serve(scene: &Scene) {
     let mut addresses: Vec<_> = addresses.map(str::to_owned).collect();
     if addresses.is_empty() {
         addresses.push("127.0.0.1:0".into());
+    }
+    if let Some(number) = value("addresses") {
+        addresses.truncate(number.parse().unwrap());
     }
     let report = builder.on_event(print).run(move |worker| serve_at(worker, addresses.clone()));
     println!("{} ended {:?}", std::process::id(), report.unwrap().exits);
@@ -113,29 +121,40 @@ pub struct Running {
     pub pid: u32,
     /// Where the first worker listened first.
     pub address: Address,
+    /// Whoever was started to take over.
+    strangers: Vec<u32>,
 }
 
 impl Running {
     /// A program of which nothing was read yet.
     #[track_caller]
     pub fn new(mut program: Program) -> Self {
-        let pid = program.pid();
         let line = program.line(|line| line.contains(" listening "));
         let address: Address = line.rsplit(' ').next().unwrap().parse().unwrap();
         let again = format!(" listening {address}");
         program.line(|line| line.ends_with(&again));
-        Self { program, pid, address }
+        Self::known(program, address)
+    }
+
+    /// A program that listens here.
+    pub fn known(program: Program, address: Address) -> Self {
+        Self { pid: program.pid(), program, address, strangers: Vec::new() }
     }
 
     /// Lets the next program take over; the one before must end well.
     #[track_caller]
     pub fn upgrade(&mut self) {
+        system::signal(self.pid, SIGUSR2);
+        self.taken_over();
+    }
+
+    /// The next program, which was started, takes over; the one before must end well.
+    #[track_caller]
+    pub fn taken_over(&mut self) {
         let old = self.pid;
-        system::signal(old, SIGUSR2);
-        let started = self.decided("is started to take over");
+        let taken = self.decided("has taken over");
         // From here on this one is killed at the end.
-        self.pid = started.split(' ').nth(3).unwrap().parse().unwrap();
-        self.line(old, &format!("decided process {} has taken over", self.pid));
+        self.pid = taken.split(' ').nth(3).unwrap().parse().unwrap();
         let end = self.line(old, "ended ");
         assert!(end.contains(r#"{"code 0": "#) && !end.contains(','), "{end}");
         if old == self.program.pid() {
@@ -149,14 +168,24 @@ impl Running {
     #[track_caller]
     pub fn line(&mut self, pid: u32, start: &str) -> String {
         let start = format!("{pid} {start}");
-        self.program.line(|line| line.starts_with(&start))
+        self.wait_for(|line| line.starts_with(&start))
     }
 
     /// The next decision of the current primary that holds this.
     #[track_caller]
     pub fn decided(&mut self, what: &str) -> String {
         let start = format!("{} decided ", self.pid);
-        self.program.line(|line| line.starts_with(&start) && line.contains(what))
+        let line = self.wait_for(|line| line.starts_with(&start) && line.contains(what));
+        if let Some(rest) = line.split(" decided process ").nth(1) {
+            self.strangers.push(rest.split(' ').next().unwrap().parse().unwrap());
+        }
+        line
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let line = self.program.line_within(DEADLINE, wanted);
+        line.unwrap_or_else(|| panic!("the line did not come: {:#?}", self.program.output))
     }
 
     /// Who answers.
@@ -165,7 +194,13 @@ impl Running {
         get(&self.address, "/").unwrap().text().parse().unwrap()
     }
 
-    /// Stops the current primary in good order. What all of them wrote to their standard error.
+    /// Waits for a line of the log that holds this.
+    #[track_caller]
+    pub fn warned(&mut self, of: &str) {
+        self.wait_for(|line| line.starts_with("[WARN") && line.contains(of));
+    }
+
+    /// Stops the current primary in good order. Everything that was logged, from warnings on.
     #[track_caller]
     pub fn stop(mut self) -> String {
         system::signal(self.pid, SIGTERM);
@@ -175,14 +210,15 @@ impl Running {
         } else {
             gone(self.pid);
         }
-        self.program.errors()
+        let logged = self.program.output.iter().filter(|line| line.starts_with('['));
+        logged.map(|line| line.to_owned() + "\n").collect()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.pid != self.program.pid() {
-            system::signal(self.pid, 9);
+        for stranger in &self.strangers {
+            system::signal(*stranger, 9);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -18,10 +19,10 @@ use std::{
 use bimodal::{Address, Mode};
 
 use crate::{
-    service::{self, Running, SIGUSR2},
+    service::{self, Running, SIGTTIN, SIGUSR2},
     support::{
         Scenario, Scene, both,
-        client::{Client, get},
+        client::{Client, get, wait_until_closed},
         ledger::Ledger,
         only,
         program::Program,
@@ -39,6 +40,8 @@ pub const SCENARIOS: &[Scenario] = &[
         take_turns(scene, &["scheduling=reuse-port"]);
     }),
     both("an_upgrade_may_change_the_number_of_workers_and_the_policy", other_settings),
+    both("what_is_opened_during_an_upgrade_goes_along", opened_late),
+    both("an_address_that_the_new_program_does_not_want_is_closed", unwanted),
     both("the_file_of_a_unix_socket_goes_with_the_last_program", unix_socket),
     both("a_program_that_cannot_take_over_leaves_the_old_one_serving", broken),
     both("a_stop_ends_the_program_that_was_to_take_over", stopped),
@@ -177,6 +180,49 @@ fn other_settings(scene: &Scene) {
         assert_eq!(running.who(), running.pid);
     }
     running.stop();
+}
+
+fn opened_late(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, &["scheduling=reuse-port"]);
+    let gate = installed.directory.join("gate");
+    let own = std::env::current_exe().unwrap();
+    // Only the new primary waits: workers of the old one run this file as well.
+    let open = format!("test -n \"$BIMODAL_WORKER\" || test -e {}", gate.display());
+    let wait = format!("until {open}; do sleep 0.01; done");
+    installed.put_script(&format!("{wait}\nexec {} \"$@\"", own.display()));
+    system::signal(running.pid, SIGUSR2);
+    running.decided("is started to take over");
+    // The sockets were handed over; now there is one more.
+    system::signal(running.pid, SIGTTIN);
+    running.line(running.pid, "listening ");
+    let load = Load::start(&running.address);
+    load.go_on(50);
+    fs::write(gate, "").unwrap();
+    running.taken_over();
+    load.go_on(50);
+    load.assert_nothing_lost();
+    running.stop();
+}
+
+fn unwanted(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let (one, two) = (free_port(), free_port());
+    let addresses = [one, two].map(|port| format!("listen=127.0.0.1:{port}"));
+    let mut running = installed.start(scene, &[&addresses[0], &addresses[1]]);
+    let second: Address = format!("127.0.0.1:{two}").parse().unwrap();
+    wait_until("the second address", || get(&second, "/").is_ok());
+    installed.put_options("addresses=1");
+    running.upgrade();
+    running.warned(&format!("{second} is closed: the program before listened there"));
+    wait_until_closed(&second);
+    assert_eq!(running.who(), running.pid);
+    running.stop();
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn unix_socket(scene: &Scene) {
