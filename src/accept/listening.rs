@@ -196,13 +196,18 @@ impl Listening {
 
     /// The file of the socket is the next program's.
     pub(super) fn disown_files(&mut self) {
-        self.entrance.socket_of_all().map(ListeningSocket::disown_file);
+        if let Some(socket) = self.entrance.socket_of_all() {
+            socket.disown_file();
+        }
     }
 
     /// The program before has left the file of the socket to this one.
     pub(super) fn own_files(&mut self) {
-        if let (true, Address::Unix(path)) = (std::mem::take(&mut self.file_comes), &self.address) {
-            self.entrance.socket_of_all().map(|socket| socket.own_file(path.clone()));
+        let comes = std::mem::take(&mut self.file_comes);
+        if let (true, Address::Unix(path)) = (comes, &self.address)
+            && let Some(socket) = self.entrance.socket_of_all()
+        {
+            socket.own_file(path.clone());
         }
     }
 

@@ -167,7 +167,9 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        self.child.as_mut().map(bury);
+        if let Some(child) = &mut self.child {
+            bury(child);
+        }
     }
 }
 
