@@ -326,3 +326,145 @@ fn from_bytes(bytes: &[u8]) -> Option<Address> {
         None => std::str::from_utf8(bytes).ok()?.parse().ok(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    use crate::accept::dispatch::Name;
+
+    fn key(address: &str, ordinal: u32) -> Key {
+        let address: Address = address.parse().unwrap();
+        let (datagram, counted) = (address.udp().is_some(), address.port() == Some(0));
+        Key { name: Name { address, datagram }, ordinal, counted }
+    }
+
+    fn listener(at: &str) -> (OwnedFd, u16) {
+        let listener = TcpListener::bind(at).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener.into(), port)
+    }
+
+    #[test]
+    fn a_managers_socket_is_found_by_place_by_number_and_by_all_addresses() {
+        let handed = Handed::default();
+        let ((one, port), (all, any)) = (listener("127.0.0.1:0"), listener("[::]:0"));
+        handed.add_managed(one, 7, "web".into()).unwrap();
+        handed.add_managed(all, 8, "all".into()).unwrap();
+        assert!(handed.unused()[0].starts_with("7 (web, 127.0.0.1:"));
+        let places = [format!("127.0.0.1:{port}"), "fd:7".into(), format!("0.0.0.0:{any}")];
+        for place in places.iter().chain(&places) {
+            assert!(matches!(handed.find(&key(place, 0)), Some(Found::Managed(..))), "{place}");
+        }
+        assert!(handed.unused().is_empty());
+        let others = ["127.0.0.1:0", "fd:9", "[::1]:80"].map(str::to_owned);
+        let others =
+            others.into_iter().chain([format!("127.0.0.1:{any}"), format!("udp:127.0.0.1:{port}")]);
+        others.for_each(|other| assert!(handed.find(&key(&other, 0)).is_none(), "{other}"));
+    }
+
+    #[test]
+    fn what_is_no_bound_socket_comes_back() {
+        let handed = Handed::default();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (one, _) = listener("127.0.0.1:0");
+        let peer = std::net::TcpStream::connect(
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        );
+        let unbound =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        for fd in [file.into(), OwnedFd::from(peer.unwrap()), unbound.into()] {
+            assert!(handed.add_managed(fd, 3, String::new()).is_err());
+        }
+        assert!(handed.add_managed(one, 3, String::new()).is_ok());
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(handed.add_managed(udp.into(), 4, String::new()).is_ok());
+    }
+
+    /// What goes from one program to the next when the first listens on these.
+    fn pass(asked: &str, ordinal: u32, slots: &[Option<usize>]) -> (Handed, Address) {
+        let made = slots.iter().map(|slot| {
+            let adopted = ListeningSocket::adopt(listener("127.0.0.1:0").0, false).unwrap();
+            (slot.map(Slot), adopted)
+        });
+        let made: Vec<_> = made.collect();
+        let address = made[0].1.address().unwrap();
+        let sockets = || made.iter().map(|(slot, socket)| (*slot, socket));
+        let asked = Asked::new(&key(asked, ordinal));
+        let letters = letters_of(asked.clone(), &address, sockets(), false).unwrap();
+        assert!(
+            letters_of(asked, &address, sockets(), false).unwrap().is_empty(),
+            "once is enough"
+        );
+        let next = Handed::default();
+        letters.into_iter().for_each(|(letter, fds)| next.receive(&letter, fds).unwrap());
+        (next, address)
+    }
+
+    #[test]
+    fn the_next_program_finds_what_it_asks_for_in_the_same_words_once() {
+        let (next, address) = pass("127.0.0.1:0", 1, &[None]);
+        assert!(next.find(&key("127.0.0.1:0", 0)).is_none(), "that was another one");
+        let Some(Found::Before(before)) = next.find(&key("127.0.0.1:0", 1)) else { panic!() };
+        assert_eq!((before.address, before.sockets[0].0), (address, None));
+        assert!(next.find(&key("127.0.0.1:0", 1)).is_none() && !next.has_rest());
+        let (next, address) = pass("127.0.0.1:0", 0, &[None]);
+        assert!(next.find(&key(&address.to_string(), 0)).is_some(), "by its place");
+    }
+
+    #[test]
+    fn any_number_of_slots_goes_along() {
+        let slots: Vec<_> = (0..2 * SOCKETS_PER_LETTER + 1).map(Some).collect();
+        let (next, _) = pass("127.0.0.1:0", 0, &slots);
+        let Some(Found::Before(before)) = next.find(&key("127.0.0.1:0", 0)) else { panic!() };
+        let found: Vec<_> = before.sockets.iter().map(|(slot, _)| slot.map(Slot::get)).collect();
+        assert_eq!(found, slots);
+    }
+
+    #[test]
+    fn the_rest_goes_on_to_a_third_program_or_is_closed() {
+        let (next, address) = pass("127.0.0.1:0", 0, &[None]);
+        let third = Handed::default();
+        for (letter, fds) in next.letters().unwrap() {
+            third.receive(&letter, fds).unwrap();
+        }
+        assert!(third.has_rest());
+        assert_eq!(
+            (third.close_rest(), next.close_rest()),
+            (vec![address.clone()], vec![address.clone()])
+        );
+        // A child that another test is starting may have a copy for a moment.
+        let end = crate::clock::now() + std::time::Duration::from_secs(20);
+        while std::net::TcpStream::connect(address.tcp().unwrap()).is_ok() {
+            assert!(crate::clock::now() < end, "somebody still listens");
+        }
+    }
+
+    #[test]
+    fn hostile_letters_are_refused() {
+        let letter = |asked, managed, address: &str, slots| {
+            let address = address.as_bytes().to_vec();
+            Letter { asked, managed, address, datagram: false, slots, file: false }
+                .encode()
+                .unwrap()
+        };
+        let here = || Some((b"127.0.0.1:0".to_vec(), 0));
+        for (letter, sockets) in [
+            (b"nonsense".to_vec(), 1),
+            (letter(None, None, "127.0.0.1:1", vec![]), 1),
+            (letter(here(), Some((3, String::new())), "127.0.0.1:1", vec![]), 1),
+            (letter(here(), None, "nowhere", vec![]), 1),
+            (letter(Some((vec![0xff], 0)), None, "127.0.0.1:1", vec![]), 1),
+            (letter(here(), None, "127.0.0.1:1", vec![]), 0),
+            (letter(here(), None, "127.0.0.1:1", vec![1, 2, 3]), 2),
+        ] {
+            let sockets = (0..sockets).map(|_| listener("127.0.0.1:0").0).collect();
+            assert!(Handed::default().receive(&letter, sockets).is_err());
+        }
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let honest = letter(here(), None, "127.0.0.1:1", vec![]);
+        assert!(Handed::default().receive(&honest, vec![file.into()]).is_err(), "no socket");
+    }
+}

@@ -16,6 +16,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("process_1_passes_signals_on", passes_signals_on),
     both("process_1_with_threads_stays_as_it_was", with_threads),
     both("process_1_can_be_kept", kept),
+    both("a_container_is_not_upgraded", not_upgraded),
 ];
 
 pub const PROGRAMS: &[Scenario] = &[
@@ -110,7 +111,10 @@ fn tell_who_i_am(scene: &Scene) {
         std::thread::spawn(move || done.recv());
     }
     let builder = scene.builder().workers(1).reap_orphans(!has("keep"));
-    let on_event = |event: &Event| println!("{} in {}", event.name(), std::process::id());
+    let on_event = |event: &Event| match event {
+        Event::Decision { decision } => println!("decided {decision}"),
+        event => println!("{} in {}", event.name(), std::process::id()),
+    };
     let report = builder.on_event(on_event).run(async |worker: Worker| {
         let _listener = worker.listen("127.0.0.1:0").await.unwrap();
         worker.draining().await;
@@ -154,4 +158,16 @@ fn kept(scene: &Scene) {
     let Some(program) = start(scene, "tell_who_i_am", &["keep"]) else { return };
     let (pid, errors) = until_told(program);
     assert_eq!((pid, errors.as_str()), (1, ""));
+}
+
+fn not_upgraded(scene: &Scene) {
+    for args in [&[][..], &["keep"]] {
+        let Some(mut program) = start(scene, "tell_who_i_am", args) else { return };
+        program.line(|line| line.starts_with("listening in "));
+        system::signal(first_of(&program), 12);
+        let refusal = "process 1 ends with this program; replace the container";
+        program.line(|line| line.starts_with("decided ") && line.ends_with(refusal));
+        system::signal(first_of(&program), 15);
+        assert!(program.wait().success(), "{}", program.errors());
+    }
 }
