@@ -260,6 +260,8 @@ impl Builder {
     /// | SIGTTIN, SIGTTOU | a worker more, a worker less |
     /// | SIGUSR2 | [upgrade](Cluster::upgrade) |
     ///
+    /// What it does in a container and under a service manager: [the world outside](crate::docs::outside).
+    ///
     /// Call it from `main`, before threads are started. In a worker process it does not return: the
     /// process becomes the worker. A worker whose body returns without an error is done and is not
     /// replaced.

@@ -53,7 +53,6 @@ impl Outside {
 /// Whether a variable is for the primary alone. It is gone from the environment, unless threads were
 /// running when it was taken.
 pub(crate) fn is_for_the_primary(variable: &OsStr) -> bool {
-    let names = [activation::VARIABLES.as_slice(), &[successor::MARKER]];
-    let told = cfg!(feature = "systemd").then_some(notify::VARIABLES);
-    names.into_iter().flatten().chain(told.iter().flatten()).any(|name| variable == *name)
+    let names = [activation::VARIABLES.as_slice(), &[successor::MARKER], notify::taken()];
+    names.into_iter().flatten().any(|name| variable == *name)
 }

@@ -14,6 +14,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The variables of a service manager.
-pub(super) const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG, WATCHDOG_PID];
+const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG, WATCHDOG_PID];
 /// Where the manager listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 /// How often it wants a sign of life, in microseconds.
@@ -33,6 +34,14 @@ const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// A manager that wants signs of life more often than this gets them as often.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A cluster has taken the variables for itself.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The variables that a cluster has taken for itself.
+pub(super) fn taken() -> &'static [&'static str] {
+    if TAKEN.load(SeqCst) { &VARIABLES } else { &[] }
+}
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
@@ -66,6 +75,7 @@ impl Notifier {
         if !cfg!(feature = "systemd") {
             return Self::default();
         }
+        TAKEN.store(true, SeqCst);
         let (socket, usec, pid) = (take_env(SOCKET), take_env(WATCHDOG), take_env(WATCHDOG_PID));
         let manager = socket.and_then(|text| {
             let connected = Manager::new(text.clone());

@@ -49,12 +49,13 @@ impl World {
     /// On the current loop.
     pub(super) fn new(outside: Outside, supervised: bool) -> Result<Self> {
         let predecessor = outside.legacy.map(Predecessor::new).transpose();
+        let predecessor =
+            predecessor.context(ErrorKind::Io, || "cannot watch the program before".into())?;
         SUPERVISED.fetch_add(usize::from(supervised), SeqCst);
         Ok(Self {
             sign: outside.notifier.interval().map(|interval| Box::pin(sleep(interval))),
             notifier: outside.notifier,
-            predecessor: predecessor
-                .context(ErrorKind::Io, || "cannot watch the program before".into())?,
+            predecessor,
             successor: None,
             program: own_program(),
             was_ready: false,
@@ -120,18 +121,19 @@ impl Primary {
     /// Whether anything was done because of those outside. The task is woken when there is more.
     pub(super) fn look_outside(&mut self, cx: &mut Context<'_>) -> bool {
         self.world.give_signs(cx);
-        self.look_back(cx);
+        let before = self.look_back(cx);
         if let Some(successor) = &mut self.world.successor
             && let Poll::Ready(outcome) = successor.poll(cx)
         {
             self.succeeded(outcome);
             return true;
         }
-        false
+        before
     }
 
-    /// Looks after the program before, and after what was handed over.
-    fn look_back(&mut self, cx: &mut Context<'_>) {
+    /// Looks after the program before, and after what was handed over; whether that one has gone.
+    fn look_back(&mut self, cx: &mut Context<'_>) -> bool {
+        let was_there = self.world.predecessor.is_some();
         let settle = self.world.settle.as_mut();
         let settled = settle.is_some_and(|settle| settle.as_mut().poll(cx).is_ready());
         if let Some(predecessor) = &mut self.world.predecessor {
@@ -148,6 +150,7 @@ impl Primary {
             self.world.settle = None;
             self.leave_rest();
         }
+        was_there && self.world.predecessor.is_none()
     }
 
     /// What was handed over and nobody has asked for, nobody will.

@@ -164,6 +164,11 @@ impl Running {
         }
     }
 
+    /// The program that was started last goes on by itself.
+    pub fn left_alone(&mut self) {
+        self.pid = *self.strangers.last().unwrap();
+    }
+
     /// The line of a primary that begins like this.
     #[track_caller]
     pub fn line(&mut self, pid: u32, start: &str) -> String {

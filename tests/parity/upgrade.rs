@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+const SIGKILL: i32 = 9;
+
 pub const SCENARIOS: &[Scenario] = &[
     both("an_upgrade_under_load_loses_no_request", under_load),
     // With threads it is the same socket as under round robin.
@@ -41,6 +43,7 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     both("an_upgrade_may_change_the_number_of_workers_and_the_policy", other_settings),
     both("what_is_opened_during_an_upgrade_goes_along", opened_late),
+    both("a_new_program_goes_on_if_the_old_one_dies", orphaned),
     both("an_address_that_the_new_program_does_not_want_is_closed", unwanted),
     both("the_file_of_a_unix_socket_goes_with_the_last_program", unix_socket),
     both("a_program_that_cannot_take_over_leaves_the_old_one_serving", broken),
@@ -84,6 +87,17 @@ impl Installed {
             fs::write(next, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(next, fs::Permissions::from_mode(0o755)).unwrap();
         });
+    }
+
+    /// Puts a program that waits for the file that is returned.
+    fn put_gate(&self) -> PathBuf {
+        let gate = self.directory.join("gate");
+        let own = std::env::current_exe().unwrap();
+        // Only the new primary waits: workers of the old one run this file as well.
+        let open = format!("test -n \"$BIMODAL_WORKER\" || test -e {}", gate.display());
+        let wait = format!("until {open}; do sleep 0.01; done");
+        self.put_script(&format!("{wait}\nexec {} \"$@\"", own.display()));
+        gate
     }
 
     fn put_options(&self, options: &str) {
@@ -185,12 +199,7 @@ fn other_settings(scene: &Scene) {
 fn opened_late(scene: &Scene) {
     let installed = Installed::new(scene);
     let mut running = installed.start(scene, &["scheduling=reuse-port"]);
-    let gate = installed.directory.join("gate");
-    let own = std::env::current_exe().unwrap();
-    // Only the new primary waits: workers of the old one run this file as well.
-    let open = format!("test -n \"$BIMODAL_WORKER\" || test -e {}", gate.display());
-    let wait = format!("until {open}; do sleep 0.01; done");
-    installed.put_script(&format!("{wait}\nexec {} \"$@\"", own.display()));
+    let gate = installed.put_gate();
     system::signal(running.pid, SIGUSR2);
     running.decided("is started to take over");
     // The sockets were handed over; now there is one more.
@@ -202,6 +211,25 @@ fn opened_late(scene: &Scene) {
     running.taken_over();
     load.go_on(50);
     load.assert_nothing_lost();
+    running.stop();
+}
+
+fn orphaned(scene: &Scene) {
+    let installed = Installed::new(scene);
+    let mut running = installed.start(scene, &[]);
+    let gate = installed.put_gate();
+    system::signal(running.pid, SIGUSR2);
+    running.decided("is started to take over");
+    system::signal(running.pid, SIGKILL);
+    running.program.wait_only();
+    let mut waiting = Client::connect(&running.address).expect("nobody holds the socket");
+    waiting.request("/").unwrap();
+    fs::write(gate, "").unwrap();
+    running.left_alone();
+    assert_eq!(waiting.answer().unwrap().text(), running.pid.to_string());
+    // It can be followed by a third.
+    running.upgrade();
+    assert_eq!(running.who(), running.pid);
     running.stop();
 }
 
