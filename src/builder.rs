@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    backend::process::child,
     cluster::{Cluster, Report},
     config::{MAX_IDLE_POLL, Mode, Scheduling, Workers},
     error::{Error, ErrorKind, Result},
@@ -70,6 +71,8 @@ pub struct Settings {
     pub pin: bool,
     /// How long idle loops look again before they sleep.
     pub idle_poll: Duration,
+    /// Whether a supervised cluster makes a process 1 an init.
+    pub reap_orphans: bool,
     /// What workers are started with; what was never set holds the default that applies.
     pub setup: Setup,
 }
@@ -91,6 +94,7 @@ impl Builder {
             regions: BTreeMap::new(),
             pin: mode == Mode::Thread,
             idle_poll: Duration::ZERO,
+            reap_orphans: true,
             setup: Setup::new(),
         };
         let regions = Vec::new();
@@ -187,6 +191,18 @@ impl Builder {
         self
     }
 
+    /// Whether a program that is process 1, as in a container, reaps the orphans that the kernel gives it.
+    /// Default true; elsewhere it changes nothing.
+    ///
+    /// [`run`](Self::run) then goes on in a child. Process 1 is left with nothing of the program's: it passes signals on,
+    /// reaps, and ends with the program's exit status (128 and the number of the signal that ended it). Orphans are no
+    /// workers, and the children that the program starts itself keep their exit statuses for it. With other
+    /// threads running it stays as it was, which is logged.
+    pub fn reap_orphans(mut self, reap: bool) -> Self {
+        self.settings.reap_orphans = reap;
+        self
+    }
+
     /// What workers are started with (Node: `cluster.setupPrimary`): program, arguments, environment,
     /// directory, user, standard streams. What an earlier call mentioned and this one does not stays.
     pub fn setup(mut self, setup: Setup) -> Self {
@@ -242,6 +258,9 @@ impl Builder {
     /// | SIGQUIT | stop as well, and no number of them hurries it |
     /// | SIGHUP | [reload](Cluster::reload) |
     /// | SIGTTIN, SIGTTOU | a worker more, a worker less |
+    /// | SIGUSR2 | [upgrade](Cluster::upgrade) |
+    ///
+    /// What it does in a container and under a service manager: [the world outside](crate::docs::outside).
     ///
     /// Call it from `main`, before threads are started. In a worker process it does not return: the
     /// process becomes the worker. A worker whose body returns without an error is done and is not
@@ -260,8 +279,7 @@ impl Builder {
         Fut: Future<Output: Outcome> + 'static,
     {
         let observer = self.on_event.take();
-        let cluster = Cluster::start(self.build()?, erase(body), true)?;
-        cluster.observe_to_the_end(observer)
+        self.supervise(body)?.observe_to_the_end(observer)
     }
 
     /// [`run`](Self::run), but returns at once with the running cluster, which the program can
@@ -278,7 +296,11 @@ impl Builder {
         F: Fn(Worker) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: Outcome> + 'static,
     {
-        Cluster::start(self.build()?, erase(body), true)
+        let cluster = Cluster::start(self.build()?, erase(body), true)?;
+        if child::invited_to().is_none() {
+            log::info!("{}", self.workers.explain()?);
+        }
+        Ok(cluster)
     }
 
     /// Starts a cluster without workers and without supervision (Node's way): the program forks,

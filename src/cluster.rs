@@ -30,6 +30,7 @@ use crate::{
     handle::WorkerHandle,
     id::{Slot, WorkerId},
     message::{Broadcast, Codec, Members, Packing, Port},
+    outside::{self, Outside},
     primary::Primary,
     setup::Setup,
     shared::{Regions, SharedBuffer, SlotStats, StatsPage},
@@ -127,10 +128,14 @@ impl Cluster {
         if child::invited_to().is_some() {
             return Ok(Self { settings: Mutex::new(settings), events, primary: None });
         }
+        let outside = Outside::take(supervised)?;
+        if supervised && settings.reap_orphans {
+            outside::init::step_aside();
+        }
         if settings.mode == Mode::Process {
             builder::take_name(&settings.name)?;
         }
-        let primary = start_primary(settings.clone(), body, sink, supervised)?;
+        let primary = start_primary(settings.clone(), body, sink, outside, supervised)?;
         Ok(Self { settings: Mutex::new(settings), events, primary: Some(primary) })
     }
 
@@ -300,6 +305,26 @@ impl Cluster {
     pub fn reload(&self) -> Result<()> {
         self.check_supervised("reload")?;
         self.request(Request::Reload)
+    }
+
+    /// Lets the program as it is on disk now take over (as SIGUSR2 does; nginx: upgrading an executable on
+    /// the fly), in either mode: it is started as a new primary, with the same arguments, environment and
+    /// standard streams, and has every listening socket from the start. When all its workers are
+    /// [ready](Builder::boot_timeout) this cluster stops in good order, and [`wait`](Self::wait) returns. No
+    /// connection is refused meanwhile. A new program that ends, or does not get ready within the boot
+    /// timeout (60 s if none was chosen), leaves this one serving; [`Event::Decision`] says why. What is asked for
+    /// while an upgrade is under way is part of it.
+    ///
+    /// What does not go along: workers' memory and regions, data left for an address, and sockets that a
+    /// worker bound for itself. A program with several supervised clusters, and one that is process 1 of a container,
+    /// cannot be upgraded.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when the cluster is not supervised; [`ErrorKind::Closed`] when it has ended.
+    pub fn upgrade(&self) -> Result<()> {
+        self.check_supervised("upgrade")?;
+        self.request(Request::Upgrade)
     }
 
     /// What the cluster looks like now. It asks nobody: workers that are stuck do not delay it.
@@ -516,6 +541,7 @@ fn start_primary(
     settings: Arc<Settings>,
     body: Body,
     sink: events::EventSink,
+    outside: Outside,
     supervised: bool,
 ) -> Result<Running> {
     let (post, requests) = mailbox();
@@ -533,8 +559,9 @@ fn start_primary(
             stats: stats.clone(),
             posted: Arc::default(),
         }));
-        let primary = event_loop
-            .enter(|| Primary::new(settings, backend, crew.clone(), requests, sink, supervised))?;
+        let primary = event_loop.enter(|| {
+            Primary::new(settings, backend, crew.clone(), requests, sink, outside, supervised)
+        })?;
         // The caller waits for this.
         let _ = ready.send((crew, stats, regions));
         event_loop

@@ -1,4 +1,4 @@
-//! The values a program chooses: mode, scheduling, number of workers; and limits that several layers keep.
+//! The values a program chooses: mode, scheduling, standard streams; and limits that several layers keep.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-pub use crate::address::{Address, AddressKind};
 use crate::error::{Error, ErrorKind, Result};
+pub use crate::{
+    address::{Address, AddressKind},
+    workers::Workers,
+};
 
 /// The most regions of a cluster: their descriptors reach a worker with one packet, beside the stats page.
 pub(crate) const MAX_REGIONS: usize = 32;
@@ -151,61 +154,6 @@ impl fmt::Display for Scheduling {
     }
 }
 
-/// How many workers a cluster runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Workers {
-    /// One per core this process may use: the smaller of [`num_cpus::get`] (which sees a cgroup's
-    /// quota) and [`std::thread::available_parallelism`] (which sees the affinity mask), at least 1.
-    #[default]
-    Auto,
-    /// Exactly this many, from 1 to [`Workers::MAX`].
-    Exactly(usize),
-}
-
-impl Workers {
-    /// The most workers a cluster runs at a time.
-    pub const MAX: usize = 512;
-
-    /// The number this stands for on this machine.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Setting`] when the number is 0 or above [`Workers::MAX`].
-    pub fn resolve(self) -> Result<usize> {
-        match self {
-            Self::Auto => {
-                let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
-                Ok(num_cpus::get().min(parallelism).clamp(1, Self::MAX))
-            }
-            Self::Exactly(number @ 1..=Self::MAX) => Ok(number),
-            Self::Exactly(number) => Err(Error::new(
-                ErrorKind::Setting,
-                format!("workers is {number}; it must be from 1 to {}", Self::MAX),
-            )),
-        }
-    }
-}
-
-impl From<usize> for Workers {
-    fn from(number: usize) -> Self {
-        Self::Exactly(number)
-    }
-}
-
-impl FromStr for Workers {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            _ => text
-                .parse()
-                .map(Self::Exactly)
-                .map_err(|_| unknown("workers", text, "auto or a number")),
-        }
-    }
-}
-
 /// Where the standard streams of a worker process go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stdio {
@@ -281,14 +229,5 @@ mod tests {
         let error = read("RR").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Setting);
         assert!(error.to_string().contains("BIMODAL_SCHEDULING"), "{error}");
-    }
-
-    #[test]
-    fn worker_counts_are_checked() {
-        assert!(Workers::Auto.resolve().unwrap() >= 1);
-        assert_eq!(Workers::from(3).resolve().unwrap(), 3);
-        assert!(Workers::from(0).resolve().is_err());
-        assert!(Workers::from(Workers::MAX + 1).resolve().is_err());
-        assert!("many".parse::<Workers>().is_err());
     }
 }

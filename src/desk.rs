@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Scale(usize),
     /// Replace every worker.
     Reload,
+    /// Let the program as it is on disk now take over.
+    Upgrade,
     /// End the cluster: drain, then kill.
     Stop,
     /// End the cluster now.

@@ -16,6 +16,7 @@ use crate::{
     config::Stdio,
     error::{Context as _, ErrorKind, Result},
     message::{Message, Packing},
+    outside::is_for_the_primary,
     setup::check_env,
 };
 
@@ -68,7 +69,7 @@ impl Fork {
         let outfit = Outfit {
             exec: setup.exec.clone().unwrap_or_default(),
             args: setup.args.clone().unwrap_or_default(),
-            vars: std::env::vars_os().chain(setup.env.iter().cloned()).chain(self.env).collect(),
+            vars: inherited().chain(setup.env.iter().cloned()).chain(self.env).collect(),
             cwd: setup.cwd.clone(),
             uid: setup.uid,
             gid: setup.gid,
@@ -79,6 +80,11 @@ impl Fork {
         };
         Ok((outfit, streams))
     }
+}
+
+/// The program's own variables, without those that only the primary is to find.
+fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| !is_for_the_primary(name))
 }
 
 impl fmt::Debug for Fork {

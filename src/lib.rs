@@ -55,8 +55,10 @@ mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+
 mod message;
 mod observers;
+mod outside;
 mod primary;
 mod schedule;
 mod setup;
@@ -68,6 +70,7 @@ mod supervision;
 mod sys;
 mod wire;
 mod worker;
+mod workers;
 
 pub use accept::{Connection, ListenOptions, UdpOptions};
 pub use builder::{Builder, Settings};

@@ -15,12 +15,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    os::fd::OwnedFd,
+    sync::Arc,
     task::Context,
 };
 
 use rustix::io::Errno;
 
-use super::{Grant, Offer, Wanted, listening::Listening};
+use super::{Grant, Handed, Offer, Wanted, listening::Listening};
 use crate::{
     config::{Address, Memory, Scheduling},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
@@ -60,6 +62,7 @@ pub(crate) struct Dispatcher {
     next_connection: u64,
     counts: Counts,
     failures: Vec<(Address, io::Error)>,
+    handed: Arc<Handed>,
 }
 
 /// A worker, as far as listening goes.
@@ -82,7 +85,7 @@ struct Ordinals {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name {
     pub(super) address: Address,
-    datagram: bool,
+    pub(super) datagram: bool,
 }
 
 /// What makes two listens the same: the name, and where one name stands for many which one of the
@@ -90,13 +93,13 @@ pub(super) struct Name {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) name: Name,
-    ordinal: u32,
+    pub(super) ordinal: u32,
     /// Whether the name stands for many.
     pub(super) counted: bool,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules, handed: Arc<Handed>) -> Self {
         Self {
             rules,
             listeners: BTreeMap::new(),
@@ -105,6 +108,7 @@ impl Dispatcher {
             next_connection: 0,
             counts: Counts::default(),
             failures: Vec::new(),
+            handed,
         }
     }
 
@@ -245,6 +249,45 @@ impl Dispatcher {
         }
     }
 
+    /// Everything that is listened on or was handed to this program, for the next program: letters, with
+    /// the sockets that belong to each.
+    pub(crate) fn letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        self.listeners.values().for_each(Listening::take_back);
+        let mut letters = self.handed.letters()?;
+        letters.extend(self.late_letters()?);
+        Ok(letters)
+    }
+
+    /// The same of what was opened since.
+    pub(crate) fn late_letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        let letters = self.listeners.values().map(Listening::letters);
+        Ok(letters.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Takes in what the program before opened after it had handed over the rest.
+    pub(crate) fn take_in_late(&mut self) {
+        for listening in self.listeners.values_mut() {
+            if let Some(late) = self.handed.late(listening.key()) {
+                listening.take_in(late);
+            }
+        }
+    }
+
+    /// The next program has taken over: the files of sockets are its own.
+    pub(crate) fn disown_files(&mut self) {
+        self.listeners.values_mut().for_each(Listening::disown_files);
+    }
+
+    /// The program before has let go: the files of sockets are this one's.
+    pub(crate) fn own_files(&mut self) {
+        self.listeners.values_mut().for_each(Listening::own_files);
+    }
+
+    /// What was handed over.
+    pub(crate) fn handed(&self) -> &Handed {
+        &self.handed
+    }
+
     /// Accepts what the workers can take and appends whom to offer it to. The task is woken when
     /// there may be more.
     pub(crate) fn poll(
@@ -278,7 +321,10 @@ impl Dispatcher {
     }
 
     fn open(&mut self, key: Key, wanted: &Wanted, slot: Slot) -> io::Result<ListenerId> {
-        let listening = Listening::open(key, wanted, slot, self.rules)?;
+        let listening = match self.handed.find(&key) {
+            Some(found) => Listening::take_over(key, wanted, found, self.rules)?,
+            None => Listening::open(key, wanted, slot, self.rules)?,
+        };
         let id = ListenerId(self.next_listener);
         self.next_listener = self.next_listener.wrapping_add(1);
         self.listeners.insert(id, listening);

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
     future::Future as _,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,6 +19,7 @@ use socket2::Socket;
 use super::{
     AcceptQueue, Acceptor, Intake, ListeningSocket, Offer, SharedQueue, SocketOptions, Wanted,
     dispatch::{Key, Rules},
+    handed::{Asked, Before, Found, letters_of},
 };
 use crate::{
     config::{Address, Memory, Scheduling},
@@ -40,6 +42,8 @@ pub(super) struct Listening {
     options: SocketOptions,
     data: Option<Arc<[u8]>>,
     entrance: Entrance,
+    /// A Unix socket's file, which is still the program's before.
+    file_comes: bool,
     members: Vec<Member>,
     policy: Box<dyn Schedule>,
     /// Accepted or returned, and not offered yet.
@@ -76,6 +80,14 @@ struct SlotSocket {
     cover: Option<Acceptor>,
 }
 
+impl SlotSocket {
+    /// The primary accepts until a worker does.
+    fn covered(socket: ListeningSocket) -> io::Result<Self> {
+        let cover = Some(Acceptor::new(socket.share()?)?);
+        Ok(Self { socket, cover })
+    }
+}
+
 /// A worker that listens here.
 struct Member {
     worker: WorkerId,
@@ -101,21 +113,102 @@ impl Listening {
         let socket = ListeningSocket::bind(&key.name.address, options, reuse_port)?;
         let address = socket.address()?;
         let entrance = Entrance::new(socket, options, reuse_port.then_some(slot), rules)?;
+        Ok(Self::new(key, address, options, entrance, rules))
+    }
+
+    /// Listens on what was bound before this program was started.
+    pub(super) fn take_over(
+        key: Key,
+        wanted: &Wanted,
+        found: Found,
+        rules: Rules,
+    ) -> io::Result<Self> {
+        let Wanted { options, .. } = *wanted;
+        let (address, entrance, file) = match found {
+            Found::Managed(socket, address) => {
+                (address, Entrance::new(socket, options, None, rules)?, false)
+            }
+            Found::Before(Before { address, sockets, file, .. }) => {
+                (address, Entrance::take_over(sockets, options, rules)?, file)
+            }
+        };
+        if !options.datagram {
+            entrance.sockets().try_for_each(|(_, socket)| socket.listen(options.backlog))?;
+        }
+        let mut taken = Self::new(key, address, options, entrance, rules);
+        taken.file_comes = file;
+        Ok(taken)
+    }
+
+    fn new(
+        key: Key,
+        address: Address,
+        options: SocketOptions,
+        entrance: Entrance,
+        rules: Rules,
+    ) -> Self {
         let policy: Box<dyn Schedule> = match rules.scheduling {
             Scheduling::LeastConnections => Box::new(LeastConnections::default()),
             _ => Box::new(RoundRobin::default()),
         };
-        Ok(Self {
+        Self {
             key,
             address,
             options,
             data: None,
             entrance,
+            file_comes: false,
             members: Vec::new(),
             policy,
             parked: VecDeque::new(),
             rest: None,
-        })
+        }
+    }
+
+    /// What the next program needs to listen here.
+    pub(super) fn letters(&self) -> io::Result<Vec<(Vec<u8>, Vec<OwnedFd>)>> {
+        let file = self.file_comes || self.entrance.sockets().any(|(_, socket)| socket.has_file());
+        letters_of(Asked::new(&self.key), &self.address, self.entrance.sockets(), file)
+    }
+
+    /// The next program does not come: it has none of the sockets.
+    pub(super) fn take_back(&self) {
+        self.entrance.sockets().for_each(|(_, socket)| {
+            socket.bequeath(false);
+        });
+    }
+
+    /// Takes in sockets of slots that the program before opened late. Where workers have one of their own
+    /// there, the primary accepts.
+    pub(super) fn take_in(&mut self, late: Before) {
+        let Entrance::Slots { sockets } = &mut self.entrance else { return };
+        for (slot, socket) in late.sockets {
+            let free = (0..).map(Slot).find(|slot| !sockets.contains_key(slot));
+            let Some(slot) = slot.filter(|slot| !sockets.contains_key(slot)).or(free) else {
+                return;
+            };
+            match SlotSocket::covered(socket) {
+                Ok(own) => drop(sockets.insert(slot, own)),
+                Err(error) => log::warn!("a socket of {} is lost: {error}", self.address),
+            }
+        }
+    }
+
+    /// The file of the socket is the next program's.
+    pub(super) fn disown_files(&mut self) {
+        if let Some(socket) = self.entrance.socket_of_all() {
+            socket.disown_file();
+        }
+    }
+
+    /// The program before has left the file of the socket to this one.
+    pub(super) fn own_files(&mut self) {
+        let comes = std::mem::take(&mut self.file_comes);
+        if let (true, Address::Unix(path)) = (comes, &self.address)
+            && let Some(socket) = self.entrance.socket_of_all()
+        {
+            socket.own_file(path.clone());
+        }
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -254,7 +347,7 @@ impl Listening {
         };
         self.parked.len()
             + queued
-            + self.entrance.sockets().map(ListeningSocket::waiting).sum::<usize>()
+            + self.entrance.sockets().map(|(_, socket)| socket.waiting()).sum::<usize>()
     }
 
     /// Why accepting began to fail, said once for each shortage.
@@ -319,7 +412,7 @@ impl Listening {
             return Ok(());
         }
         self.options.backlog = backlog;
-        self.entrance.sockets().try_for_each(|socket| socket.listen(backlog))
+        self.entrance.sockets().try_for_each(|(_, socket)| socket.listen(backlog))
     }
 
     fn member(&mut self, worker: WorkerId) -> Option<&mut Member> {
@@ -386,12 +479,40 @@ impl Entrance {
         })
     }
 
-    fn sockets(&self) -> Box<dyn Iterator<Item = &ListeningSocket> + '_> {
+    /// The door for sockets of the program before: one for all, or those of slots, for which the primary
+    /// accepts until a worker does.
+    fn take_over(
+        sockets: Vec<(Option<Slot>, ListeningSocket)>,
+        options: SocketOptions,
+        rules: Rules,
+    ) -> io::Result<Self> {
+        let mut slots = BTreeMap::new();
+        for (slot, socket) in sockets {
+            let Some(slot) = slot else { return Self::new(socket, options, None, rules) };
+            slots.insert(slot, SlotSocket::covered(socket)?);
+        }
+        Ok(Self::Slots { sockets: slots })
+    }
+
+    /// Every socket, with the slot whose it is.
+    fn sockets(&self) -> Box<dyn Iterator<Item = (Option<Slot>, &ListeningSocket)> + '_> {
         match self {
             Self::Handed { socket, .. } | Self::Kernel { socket } | Self::Queue { socket, .. } => {
-                Box::new(std::iter::once(socket))
+                Box::new(std::iter::once((None, socket)))
             }
-            Self::Slots { sockets } => Box::new(sockets.values().map(|own| &own.socket)),
+            Self::Slots { sockets } => {
+                Box::new(sockets.iter().map(|(slot, own)| (Some(*slot), &own.socket)))
+            }
+        }
+    }
+
+    /// The one socket, where there is one.
+    fn socket_of_all(&mut self) -> Option<&mut ListeningSocket> {
+        match self {
+            Self::Handed { socket, .. } | Self::Kernel { socket } | Self::Queue { socket, .. } => {
+                Some(socket)
+            }
+            Self::Slots { .. } => None,
         }
     }
 }

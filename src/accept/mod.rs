@@ -7,6 +7,7 @@
 mod acceptor;
 mod connection;
 mod dispatch;
+mod handed;
 mod listening;
 mod options;
 mod queue;
@@ -22,6 +23,7 @@ use socket2::Socket;
 pub(crate) use acceptor::Acceptor;
 pub use connection::Connection;
 pub(crate) use dispatch::{Dispatcher, Rules};
+pub(crate) use handed::Handed;
 pub use options::{ListenOptions, UdpOptions};
 pub(crate) use options::{SocketOptions, StreamOptions, Wanted};
 pub(crate) use queue::AcceptQueue;

@@ -2,6 +2,7 @@
 //! that wants one of its own.
 
 use std::{
+    cell::Cell,
     io,
     net::{Ipv4Addr, SocketAddr},
     os::{
@@ -34,9 +35,15 @@ pub(crate) struct ListeningSocket {
     socket: Socket,
     /// The file that is removed with the socket.
     file: Option<PathBuf>,
+    /// The next program has it, too.
+    bequeathed: Cell<bool>,
 }
 
 impl ListeningSocket {
+    fn new(socket: Socket) -> Self {
+        Self { socket, file: None, bequeathed: Cell::new(false) }
+    }
+
     /// Binds `address`, which is not a name, and listens if it is for connections.
     pub(crate) fn bind(
         address: &Address,
@@ -66,7 +73,50 @@ impl ListeningSocket {
             return Err(Errno::INVAL.into());
         }
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, file: None })
+        Ok(Self::new(socket))
+    }
+
+    /// A duplicate of whatever socket this is, to look at.
+    pub(crate) fn of_copy(fd: &OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd.try_clone()?);
+        socket.r#type()?;
+        Ok(Self::new(socket))
+    }
+
+    /// Another descriptor of the same socket, without its file.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self::new(self.share()?))
+    }
+
+    /// Whether it is for datagrams.
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)
+    }
+
+    /// Whether connections can come.
+    pub(crate) fn listens(&self) -> bool {
+        let is_stream = self.socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+        is_stream && self.socket.is_listener().unwrap_or(false)
+    }
+
+    /// Removes this file with the socket.
+    pub(crate) fn own_file(&mut self, path: PathBuf) {
+        self.file = Some(path);
+    }
+
+    /// Leaves the file to somebody else.
+    pub(crate) fn disown_file(&mut self) {
+        self.file = None;
+    }
+
+    /// Notes that the next program has it, or that it does not come; whether that was known.
+    pub(crate) fn bequeath(&self, bequeathed: bool) -> bool {
+        self.bequeathed.replace(bequeathed) == bequeathed
+    }
+
+    /// Whether a file goes with it.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Sets how many connections wait in the kernel.
@@ -154,7 +204,7 @@ fn bind_to(
         socket.set_tcp_nodelay(true)?;
     }
     socket.bind(&address.into())?;
-    Ok(ListeningSocket { socket, file: None })
+    Ok(ListeningSocket::new(socket))
 }
 
 fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket> {
@@ -167,7 +217,7 @@ fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket>
             return Err(Errno::INVAL.into());
         }
         socket.bind(&abstract_address(name)?)?;
-        return Ok(ListeningSocket { socket, file: None });
+        return Ok(ListeningSocket::new(socket));
     }
     let path = std::path::absolute(path)?;
     let short = ShortPath::of(&path)?;
@@ -180,7 +230,8 @@ fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket>
         bound => bound?,
     }
     // From here on the file goes with the socket, also if what follows fails.
-    let bound = ListeningSocket { socket, file: Some(path) };
+    let mut bound = ListeningSocket::new(socket);
+    bound.own_file(path);
     open_to_all(&short.path, options)?;
     Ok(bound)
 }

@@ -9,6 +9,9 @@ pub mod coming_from_node {}
 #[doc = include_str!("supervision.md")]
 pub mod supervision {}
 
+#[doc = include_str!("outside.md")]
+pub mod outside {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}

@@ -48,7 +48,7 @@ impl Primary {
         }
     }
 
-    fn tell_program(&mut self, decision: Decision) {
+    pub(super) fn tell_program(&mut self, decision: Decision) {
         let report = &mut self.report;
         match &decision {
             Decision::Restart { .. } => report.restarts += 1,
@@ -61,6 +61,7 @@ impl Primary {
             Decision::ReloadFailed { .. } => report.failed_reloads += 1,
             _ => {}
         }
+        self.world.decided(&decision);
         log::log!(decision.level(), "{decision}");
         // Whoever hears of it finds it in the status.
         self.publish();
@@ -180,6 +181,7 @@ impl Primary {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         self.ending = true;
+        self.world.forget_successor();
         self.tell(Happening::Stop);
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 
 use super::{Entry, Primary};
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The signals that a supervised cluster answers.
-pub(super) const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU];
+pub(super) const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR2];
 
 /// Requests taken in per round.
 const REQUESTS_PER_ROUND: usize = 1024;
@@ -72,6 +72,7 @@ impl Primary {
             Request::Signal(worker, signal) => self.backend.force(worker, Force::Signal(signal)),
             Request::Scale(workers) => self.tell(Happening::Scale(workers)),
             Request::Reload => self.tell(Happening::Reload),
+            Request::Upgrade => self.upgrade(),
             Request::Stop if self.stopping => {}
             Request::Stop => self.stop(),
             Request::StopNow => {
@@ -89,6 +90,7 @@ impl Primary {
                 SIGHUP => self.tell(Happening::Reload),
                 SIGTTIN => self.tell(Happening::Scale(self.supervisor.target() + 1)),
                 SIGTTOU => self.tell(Happening::Scale(self.supervisor.target().max(2) - 1)),
+                SIGUSR2 => self.upgrade(),
                 SIGQUIT if self.stopping => {}
                 signal => self.stop_by(signal),
             }

@@ -5,15 +5,17 @@
 //! mode from nowhere.
 //!
 //! Every turn, in this order: requests from handles, signals, connections to deal, then what the
-//! backend brings, then time; again while that brings something, so that what was asked for is sent
+//! backend brings, then time and the world outside; again while that brings something, so that what was asked for is sent
 //! before the loop sleeps. Time comes last because a deadline must not be held against a worker whose
 //! answer is there already.
 //!
-//! `collect` takes in what happened, `act` does what was decided, `entry` is a worker in the table.
+//! `collect` takes in what happened, `act` does what was decided, `entry` is a worker in the table, and
+//! `world` deals with the world outside the program.
 
 mod act;
 mod collect;
 mod entry;
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +26,7 @@ use std::{
     time::Instant,
 };
 
-use self::entry::Entry;
+use self::{entry::Entry, world::World};
 use crate::{
     accept::{Dispatcher, Offer, Rules},
     backend::Backend,
@@ -36,6 +38,7 @@ use crate::{
     event_loop::{self, Mailbox, Signals, Sleep},
     events::{Event, EventSink},
     id::{Slot, WorkerId},
+    outside::Outside,
     status::{Past, Published},
     supervise::{Happening, Seat, Supervisor},
 };
@@ -68,6 +71,7 @@ pub(crate) struct Primary {
     ending: bool,
     alarm: Option<Pin<Box<Sleep>>>,
     dealt: Vec<(WorkerId, Offer)>,
+    world: World,
 }
 
 impl Primary {
@@ -78,6 +82,7 @@ impl Primary {
         crew: Arc<Crew>,
         requests: Mailbox<Request>,
         sink: EventSink,
+        outside: Outside,
         supervised: bool,
     ) -> Result<Self> {
         let rules = Rules {
@@ -103,7 +108,7 @@ impl Primary {
             sink: Arc::new(sink),
             signals: signals.context(ErrorKind::Io, || "cannot watch for signals".into())?,
             signalled: None,
-            dispatcher: Dispatcher::new(rules),
+            dispatcher: Dispatcher::new(rules, outside.handed.clone()),
             workers: BTreeMap::new(),
             seats: BTreeMap::new(),
             report: Report::default(),
@@ -113,6 +118,7 @@ impl Primary {
             ending: supervised,
             alarm: None,
             dealt: Vec::new(),
+            world: World::new(outside, supervised)?,
         })
     }
 
@@ -137,11 +143,11 @@ impl Primary {
             self.deal(cx);
             let brought = self.backend.poll(cx, &mut happened).is_ready();
             happened.drain(..).for_each(|event| self.note(event));
-            let passed = self.take_time(cx);
+            let decided = self.take_time(cx) | self.look_outside(cx);
             if self.ending && self.supervisor.over() && self.workers.is_empty() {
                 return Poll::Ready(());
             }
-            if !brought && !passed {
+            if !brought && !decided {
                 return Poll::Pending;
             }
         }
@@ -156,6 +162,7 @@ impl Primary {
         self.supervisor.handle(clock::now(), happening, &mut actions);
         actions.into_iter().for_each(|action| self.act(action));
         self.publish();
+        self.tell_outside();
     }
 
     fn publish(&self) {

@@ -225,6 +225,21 @@ pub enum Decision {
         /// Why the new worker failed.
         cause: String,
     },
+    /// The program as it is on disk now is started to take over.
+    Upgrade {
+        /// Its process.
+        pid: u32,
+    },
+    /// The new program serves: this one leaves.
+    Upgraded {
+        /// Its process.
+        pid: u32,
+    },
+    /// The new program does not take over: this one goes on.
+    UpgradeFailed {
+        /// Why.
+        cause: String,
+    },
     /// A stop begins.
     Stop,
 }
@@ -234,7 +249,9 @@ impl Decision {
     pub(crate) fn level(&self) -> log::Level {
         match self {
             Self::Restart { .. } | Self::NotReady { .. } | Self::Hung { .. } => log::Level::Warn,
-            Self::NoRestart { .. } | Self::ReloadFailed { .. } => log::Level::Error,
+            Self::NoRestart { .. } | Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => {
+                log::Level::Error
+            }
             _ => log::Level::Info,
         }
     }
@@ -264,6 +281,11 @@ impl fmt::Display for Decision {
             Self::Reloaded => f.write_str("every worker was replaced"),
             Self::ReloadFailed { cause } => {
                 write!(f, "the reload is broken off, the old workers go on: {cause}")
+            }
+            Self::Upgrade { pid } => write!(f, "process {pid} is started to take over"),
+            Self::Upgraded { pid } => write!(f, "process {pid} has taken over"),
+            Self::UpgradeFailed { cause } => {
+                write!(f, "no new program takes over, this one goes on: {cause}")
             }
             Self::Stop => f.write_str("the cluster stops"),
         }

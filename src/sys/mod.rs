@@ -13,6 +13,8 @@
 //! * [`environment`]: reading and removing the marker that makes a process a worker, and adopting the
 //!   descriptor it names.
 //! * [`descriptor`]: duplicating a descriptor that is known by its number.
+//! * [`first`]: splitting a process in two, and leaving its first half with nothing. Only where there are process
+//!   namespaces.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
 //! * [`socket`]: how many connections wait to be accepted. It may be left out elsewhere.
@@ -25,6 +27,7 @@
 pub(crate) mod channel;
 pub(crate) mod descriptor;
 pub(crate) mod environment;
+pub(crate) mod first;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod socket;

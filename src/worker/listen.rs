@@ -20,7 +20,8 @@ impl Worker {
     ///
     /// The primary binds it once. Port 0 gives one free port to all workers: the n-th `listen` on
     /// port 0 of every worker is the same, counted from when the worker listened on none of them. The
-    /// port that it became can be listened on by its number, too.
+    /// port that it became can be listened on by its number, too. What a service manager has bound already
+    /// [is used](crate::docs::outside#sockets-that-are-there-already).
     ///
     /// # Errors
     ///

@@ -10,15 +10,18 @@ mod serve;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod activation;
 mod acts;
 mod addresses;
 mod bodies;
 mod broadcasts;
 mod captured;
 mod clusters;
+mod cores;
 mod datagrams;
 mod ending;
 mod events;
+mod first;
 mod forking;
 mod health;
 mod http;
@@ -28,6 +31,7 @@ mod ledgers;
 mod limits;
 mod listen;
 mod load;
+mod manager;
 mod messages;
 mod observing;
 mod orders;
@@ -43,6 +47,7 @@ mod rows;
 mod scaling;
 mod scheduling;
 mod sending;
+mod service;
 mod sharing;
 mod shutdown;
 mod sockets;
@@ -51,6 +56,7 @@ mod stopping;
 mod supervised;
 mod supervising;
 mod thread;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -95,6 +101,11 @@ fn main() -> ExitCode {
         stopping::SCENARIOS,
         status::SCENARIOS,
         ledgers::SCENARIOS,
+        cores::SCENARIOS,
+        first::SCENARIOS,
+        upgrade::SCENARIOS,
+        manager::SCENARIOS,
+        activation::SCENARIOS,
     ];
     let programs = [
         SERVERS,
@@ -114,6 +125,10 @@ fn main() -> ExitCode {
         scaling::PROGRAMS,
         reloading::PROGRAMS,
         stopping::PROGRAMS,
+        cores::PROGRAMS,
+        first::PROGRAMS,
+        service::PROGRAMS,
+        activation::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

@@ -143,3 +143,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// Says that this machine does not let a test do what it needs. Where `BIMODAL_TEST_ALL` is set, it fails.
+#[track_caller]
+pub fn not_permitted(what: &str) {
+    assert!(std::env::var_os("BIMODAL_TEST_ALL").is_none(), "not permitted here: {what}");
+    eprintln!("SKIPPED, not permitted here: {what}");
+}

@@ -92,12 +92,19 @@ impl Program {
     /// Waits for its end; then all its output is in `output`.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
+        let status = self.wait_only();
+        self.output.extend(self.lines.iter());
+        status
+    }
+
+    /// Waits for its end, though others may still write to its output.
+    #[track_caller]
+    pub fn wait_only(&mut self) -> ExitStatus {
         let mut status = None;
         wait_until("the end of the program", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        self.output.extend(self.lines.iter());
         status.unwrap()
     }
 

@@ -26,7 +26,7 @@ enum Peers {
 const LAYERS: [Layer; 7] = [
     Layer { modules: &["sys", "docs"], below: &[], peers: Peers::None },
     Layer {
-        modules: &["error", "address", "config", "event", "id", "clock", "signal"],
+        modules: &["error", "address", "config", "event", "id", "clock", "signal", "workers"],
         below: &[],
         peers: Peers::All,
     },
@@ -42,6 +42,7 @@ const LAYERS: [Layer; 7] = [
         modules: &[
             "cluster",
             "primary",
+            "outside",
             "builder",
             "setup",
             "fork",

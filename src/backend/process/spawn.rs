@@ -12,7 +12,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
 };
 
@@ -27,7 +27,8 @@ use crate::{
 /// The variable that makes a process a worker.
 pub(super) const MARKER: &str = "BIMODAL_WORKER";
 
-/// The file that this process runs.
+/// The file that this process runs, by the name it was called by if that still leads to it: a link to the
+/// current version is followed anew each time.
 ///
 /// # Errors
 ///
@@ -35,7 +36,18 @@ pub(super) const MARKER: &str = "BIMODAL_WORKER";
 pub(crate) fn own_program() -> Result<PathBuf> {
     let exec = std::env::current_exe()
         .context(ErrorKind::Start, || "find the program that workers run".into())?;
-    Ok(present(exec))
+    let exec = present(exec);
+    Ok(std::env::args_os()
+        .next()
+        .and_then(|called| as_called(called.into(), &exec))
+        .unwrap_or(exec))
+}
+
+/// The absolute path of how the program was called, unless it was looked up or is something else.
+fn as_called(called: PathBuf, exec: &Path) -> Option<PathBuf> {
+    let is_path = called.as_os_str().as_bytes().contains(&b'/');
+    let path = std::path::absolute(called).ok().filter(|_| is_path)?;
+    (path.canonicalize().ok()? == exec.canonicalize().ok()?).then_some(path)
 }
 
 /// Starts a worker that inherits `end` and finds itself invited by `marker`.
@@ -179,6 +191,18 @@ mod tests {
     #[test]
     fn the_own_program_is_a_file() {
         assert!(own_program().unwrap().is_file());
+    }
+
+    #[test]
+    fn a_link_to_the_program_is_kept() {
+        let exec = std::env::current_exe().unwrap();
+        let link = std::env::temp_dir().join(format!("bimodal-{}-link", std::process::id()));
+        std::os::unix::fs::symlink(&exec, &link).unwrap();
+        assert_eq!(as_called(link.clone(), &exec), Some(link.clone()));
+        std::fs::remove_file(&link).unwrap();
+        for other in ["sh".into(), "/bin/sh".into(), link] {
+            assert_eq!(as_called(other, &exec), None);
+        }
     }
 
     #[test]
