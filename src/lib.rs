@@ -57,6 +57,7 @@ pub mod http;
 mod id;
 mod message;
 mod observers;
+pub mod pool;
 mod primary;
 mod schedule;
 mod setup;
