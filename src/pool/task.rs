@@ -61,13 +61,11 @@ impl TaskOptions {
 pub struct Task<T> {
     fate: Arc<dyn Fate<T>>,
     detached: bool,
-    /// When a future that is polled stops to look for the result by itself.
-    looks_until: Option<Instant>,
 }
 
 impl<T> Task<T> {
     pub(super) fn new(fate: Arc<dyn Fate<T>>) -> Self {
-        Self { fate, detached: false, looks_until: None }
+        Self { fate, detached: false }
     }
 
     /// Whether it has ended: the result is there.
@@ -118,26 +116,13 @@ impl<T> Task<T> {
     pub(super) fn wait_for_a_place(&self) {
         block(None, |waker| self.fate.poll_place(waker));
     }
-
-    /// For a moment the future looks for the result whenever its executor has nothing better to do: an executor
-    /// that does not go to sleep need not be woken.
-    fn look_again(&mut self, waker: &Waker) {
-        let now = clock::now();
-        if now < *self.looks_until.get_or_insert(now + clock::LOOK_AGAIN) {
-            waker.wake_by_ref();
-        }
-    }
 }
 
 impl<T> Future for Task<T> {
     type Output = Result<T>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let polled = self.fate.poll_end(cx.waker());
-        if polled.is_pending() {
-            self.look_again(cx.waker());
-        }
-        polled
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.fate.poll_end(cx.waker())
     }
 }
 
