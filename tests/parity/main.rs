@@ -30,6 +30,7 @@ mod messages;
 mod observing;
 mod orders;
 mod own_sockets;
+mod pool;
 mod ports;
 mod process;
 mod regions;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         broadcasts::SCENARIOS,
         load::SCENARIOS,
         regions::SCENARIOS,
+        pool::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,
