@@ -70,7 +70,11 @@ fn measure_tasks(criterion: &mut Criterion, threads: usize, ours: &Pool, rayon: 
         }
         start.elapsed()
     };
-    let count = |done: Arc<AtomicU64>| move || drop(done.fetch_add(1, SeqCst));
+    let count = |done: Arc<AtomicU64>| {
+        move || {
+            done.fetch_add(1, SeqCst);
+        }
+    };
     group.bench_function("bimodal", |bencher| {
         let submit = |done| ours.submit(count(done)).expect("it waits for room").detach();
         bencher.iter_custom(|times| time(times, &submit));

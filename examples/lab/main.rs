@@ -30,6 +30,8 @@ Routes:
   POST /echo           the body, streamed back
   GET  /sleep?ms=N     answers after N ms; the loop goes on
   GET  /burn?ms=N      answers after N ms of computing; the loop stands still
+  GET  /burn?ms=N&pool=1
+                       the same in the pool; the loop goes on
   GET  /stats          the counters of all workers, as JSON
   GET  /fault/KIND     panic, abort, segfault, stack-overflow, spin, exit,
                        leak-fd?n=N or leak-memory?mib=N";

@@ -354,7 +354,7 @@ fn dropping_the_last_handle_cancels_what_waits_and_ends_the_threads() {
     let Held { task, gate } = held;
     drop(gate);
     drop(pool);
-    ends.try_recv().expect("dropping has waited for it");
+    assert_eq!(ends.try_recv(), Ok(()), "dropping has waited for it");
     assert_eq!(running.unwrap().wait().unwrap(), 5);
     for task in [queued, watched, task] {
         let _ = task.wait();
