@@ -37,11 +37,11 @@ fn main() -> Result<()> {
     let cluster = Cluster::builder(mode).launch(move |worker| serve(worker, args.roots))?;
     cluster.fork()?;
     let Some(address) = address(&cluster) else { return Ok(()) };
-    println!("{:<28}  took       answers for /    longest wait for one", "");
+    println!("{:<16}  took       answers for /    longest wait for one", "");
     for path in ["/heavy", "/heavy?pool=1"] {
         let Seen { took, answers, longest } = look(address, path)?;
         let [took, longest] = [took, longest].map(|time| format!("{} ms", time.as_millis()));
-        println!("{path:<28}  {took:<9}  {answers:<13}    {longest}");
+        println!("{path:<16}  {took:<9}  {answers:<13}    {longest}");
     }
     cluster.shutdown()?;
     Ok(())

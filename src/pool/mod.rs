@@ -177,7 +177,19 @@ impl Pool {
         let cell = Cell::new(core.clone(), place, submitted, call, work);
         let job: Entry = cell.clone();
         let policy = self.policy(may_block);
-        match core.submit(&job, policy) {
+        let submitted = core.submit(&job, policy);
+        self.settle(cell, submitted, policy, may_block)
+    }
+
+    /// What a caller gets.
+    fn settle<F: Send + 'static, T: Send + 'static>(
+        &self,
+        cell: Arc<Cell<F, T>>,
+        submitted: Submitted,
+        policy: WhenFull,
+        may_block: bool,
+    ) -> Result<Task<T>, TaskError<F>> {
+        match submitted {
             Submitted::Accepted => Ok(Task::new(cell)),
             Submitted::Outside => {
                 let task = Task::new(cell);
@@ -187,7 +199,7 @@ impl Pool {
                 Ok(task)
             }
             Submitted::Full if policy == WhenFull::RunInCaller => {
-                stats::count(&core.counters.in_caller);
+                stats::count(&self.handle.core.counters.in_caller);
                 cell.run();
                 Ok(Task::new(cell))
             }

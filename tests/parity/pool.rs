@@ -14,6 +14,8 @@ use bimodal::{
     pool::{Lane, Pool, PoolSettings, PoolStats, Run, TaskOptions, Token, WhenFull},
 };
 
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use crate::{
     bodies::{ANYWHERE, greet_all, idle},
     support::{
@@ -34,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_full_pool_drops_the_oldest_task", |scene| saturate(scene, WhenFull::DropOldest)),
     both("what_a_killed_worker_had_queued_never_runs", killed),
     both("worker_threads_share_a_pool_and_processes_have_their_own", shared_or_own),
+    both("pool_threads_keep_off_the_cores_of_pinned_loops", keep_off),
     both("a_task_that_does_not_end_holds_up_no_end", endless),
 ];
 
@@ -277,6 +280,31 @@ async fn count_threads(worker: Worker) -> Result<()> {
     Ok(())
 }
 
+fn keep_off(scene: &Scene) {
+    let cluster = scene.builder().workers(1).launch(tell_cores).unwrap();
+    cluster.fork().unwrap();
+    let (of_loop, of_pool) = next_message::<(Vec<usize>, Vec<usize>)>(&cluster).1;
+    let all = own_cores();
+    if scene.is_process() || all.len() == 1 {
+        assert_eq!(of_pool, all, "nobody is pinned, or there is no other core");
+    } else {
+        assert_eq!((of_loop, &of_pool[..]), (vec![all[0]], &all[1..]));
+    }
+}
+
+async fn tell_cores(worker: Worker) -> Result<()> {
+    let of_pool = worker.pool().run(own_cores).await?;
+    let _ = worker.send((own_cores(), of_pool))?;
+    idle(worker).await;
+    Ok(())
+}
+
+/// The cores that this thread may use.
+fn own_cores() -> Vec<usize> {
+    let set = sched_getaffinity(None).unwrap();
+    (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
 fn endless(scene: &Scene) {
     let cluster = scene.builder().pool(one_thread()).launch(leave_one_behind).unwrap();
     let trap = Trap::new();
@@ -288,10 +316,6 @@ fn endless(scene: &Scene) {
     assert_eq!(goes_on, !scene.is_process());
     let report = cluster.shutdown().unwrap();
     assert_eq!((report.forced_kills, report.abandoned), (0, 0), "{report}");
-    if goes_on {
-        endless.set_nonblocking(false).unwrap();
-        drop(endless);
-    }
 }
 
 /// Leaves when it is told to, whatever its pool does.
