@@ -102,9 +102,9 @@ fn destructors_that_panic_cost_no_thread() {
     let pool = pool(1).build().unwrap();
     let carried = pool.submit(|| std::panic::panic_any(Bomb)).unwrap().wait();
     assert_eq!(kind(carried), Some(ErrorKind::Panic));
-    // Nobody takes the result.
-    pool.submit(|| Bomb).unwrap().detach();
     let held = Held::in_pool(&pool);
+    // Nobody takes the result. Detached before it begins: later the result could be the caller's to drop.
+    pool.submit(|| Bomb).unwrap().detach();
     let bomb = Bomb;
     let cancelled = pool.submit(move || std::mem::forget(bomb)).unwrap();
     cancelled.cancel();
