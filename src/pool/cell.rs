@@ -36,8 +36,8 @@ use crate::{
 pub(super) trait Job: Send + Sync {
     fn place(&self) -> Place;
 
-    /// Runs it here, unless it has begun or ended, or is too late.
-    fn run(&self);
+    /// Runs it here, unless it has begun or ended, or is too late. Whoever calls wakes who waits for the result.
+    fn run(&self) -> Option<Waker>;
 
     /// Ends it for this reason, unless it has begun.
     fn end_unbegun(&self, reason: Unbegun);
@@ -175,15 +175,11 @@ impl<F, T> Cell<F, T> {
         }
     }
 
-    fn end(&self, result: Result<T>) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.stage = Stage::Ended(result);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    /// Leaves the result; who waits for it is to be woken.
+    fn end(&self, result: Result<T>) -> Option<Waker> {
+        let mut state = self.state.lock();
+        state.stage = Stage::Ended(result);
+        state.waker.take()
     }
 
     /// Runs the closure, and turns a panic into an error.
@@ -208,21 +204,21 @@ impl<F: Send, T: Send> Job for Cell<F, T> {
         self.place
     }
 
-    fn run(&self) {
+    fn run(&self) -> Option<Waker> {
         let begun = clock::now();
         if self.place.deadline.is_some_and(|deadline| begun >= deadline) {
-            return self.end_unbegun(Unbegun::Expired);
+            self.end_unbegun(Unbegun::Expired);
+            return None;
         }
-        if let Some(work) = self.take_work() {
-            let result = self.call(work, begun);
-            self.end(result);
-        }
+        let work = self.take_work()?;
+        let result = self.call(work, begun);
+        self.end(result)
     }
 
     fn end_unbegun(&self, reason: Unbegun) {
         let Some(work) = self.take_work() else { return };
         reason.count(&self.token.core.counters);
-        self.end(Err(reason.error()));
+        wake(self.end(Err(reason.error())));
         drop_quietly(work);
     }
 
@@ -236,9 +232,7 @@ impl<F: Send, T: Send> Job for Cell<F, T> {
             state.outside = false;
             state.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -272,7 +266,7 @@ impl<F: Send, T: Send> Fate<T> for Cell<F, T> {
         let Some(work) = self.take_work() else { return };
         self.token.core.leave_line(self.place);
         Unbegun::Cancelled.count(&self.token.core.counters);
-        self.end(Err(Unbegun::Cancelled.error()));
+        wake(self.end(Err(Unbegun::Cancelled.error())));
         drop_quietly(work);
     }
 
@@ -281,7 +275,7 @@ impl<F: Send, T: Send> Fate<T> for Cell<F, T> {
             return;
         }
         self.token.core.leave_line(self.place);
-        self.run();
+        wake(self.run());
     }
 }
 
@@ -290,6 +284,13 @@ impl<F, T> State<F, T> {
         if !self.waker.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
+    }
+}
+
+/// Wakes who waits, if somebody does.
+pub(super) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 

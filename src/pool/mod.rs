@@ -200,7 +200,7 @@ impl Pool {
             }
             Submitted::Full if policy == WhenFull::RunInCaller => {
                 stats::count(&self.handle.core.counters.in_caller);
-                cell.run();
+                cell::wake(cell.run());
                 Ok(Task::new(cell))
             }
             Submitted::Full => Err(self.reject(&cell)),

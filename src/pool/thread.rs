@@ -9,10 +9,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
     sync::Arc,
+    task::Waker,
 };
 
 use super::{
-    cell::forget,
+    cell,
     core::{Call, Core, Entry},
     line::Left,
 };
@@ -42,9 +43,26 @@ fn live(core: &Arc<Core>, number: usize, first: Entry) {
     use_own_cores(core);
     let mut next = Some(first);
     while let Some(job) = next {
-        serve(job);
-        next = core.next(number);
+        let waiter = guard(|| serve(job)).flatten();
+        // Decided before the waiter is woken: if that submits again at once, it finds this thread idle.
+        let turn = core.turn(number);
+        guard(|| cell::wake(waiter));
+        next = core.take(turn, number);
     }
+}
+
+/// Runs a task. A result that nobody will take is dropped here.
+fn serve(job: Entry) -> Option<Waker> {
+    job.run()
+}
+
+/// Keeps a panic of a waker, or of a destructor of what a task left behind, from the thread.
+fn guard<T>(run: impl FnOnce() -> T) -> Option<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    outcome
+        .inspect_err(|_| log::error!("what a task left behind panicked, or its waker did"))
+        .map_err(cell::forget)
+        .ok()
 }
 
 /// Whoever started this thread may have been pinned to a core, and threads inherit that.
@@ -60,37 +78,44 @@ fn use_own_cores(core: &Core) {
     }
 }
 
-fn serve(job: Entry) {
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        job.run();
-        drop(job);
-    }));
-    if let Err(panic) = served {
-        log::error!("what a task left behind panicked when it was dropped, or its waker did");
-        forget(panic);
-    }
+/// What a thread does next.
+enum Turn {
+    Run(Left<Entry>),
+    Look,
+    Sleep,
+    End,
 }
 
 impl Core {
-    /// The next task for a thread; waits for one. `None`: the thread is to end, and counts as gone.
-    fn next(&self, number: usize) -> Option<Entry> {
+    /// Decides what a thread does next, and counts it as that.
+    fn turn(&self, number: usize) -> Turn {
         let mut floor = self.floor.lock();
-        if let Some(Left { item, admitted }) = floor.take() {
-            drop(floor);
-            if let Some(admitted) = admitted {
-                admitted.admitted();
-            }
-            return Some(item);
-        }
-        if floor.closed {
+        if let Some(left) = floor.take() {
+            Turn::Run(left)
+        } else if floor.closed {
             floor.leave(number);
             self.thread_left.notify_all();
-            return None;
+            Turn::End
+        } else if floor.looking {
+            floor.idle += 1;
+            Turn::Sleep
+        } else {
+            floor.looking = true;
+            Turn::Look
         }
-        let looks = !std::mem::replace(&mut floor.looking, true);
-        floor.idle += usize::from(!looks);
-        drop(floor);
-        let looked = if looks { self.look() } else { None };
+    }
+
+    /// The next task for a thread; waits for one. `None`: the thread is to end, and counts as gone.
+    fn take(&self, turn: Turn, number: usize) -> Option<Entry> {
+        let looked = match turn {
+            Turn::Run(Left { item, admitted }) => {
+                guard(|| admitted.into_iter().for_each(|job| job.admitted()));
+                return Some(item);
+            }
+            Turn::End => return None,
+            Turn::Look => self.look(),
+            Turn::Sleep => None,
+        };
         let call = looked.or_else(|| self.sleep(number))?;
         if call.is_none() {
             self.leave(number);
