@@ -18,6 +18,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::Event,
     message::{self, Codec},
+    pool::PoolSettings,
     setup::Setup,
     shared,
     supervision::Supervision,
@@ -67,6 +68,8 @@ pub struct Settings {
     pub codec: Option<Codec>,
     /// The memory that all share: bytes, in whole words, by name.
     pub regions: BTreeMap<String, usize>,
+    /// The pool for heavy work: of the cluster where workers are threads, else of each worker.
+    pub pool: PoolSettings,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
     /// How long idle loops look again before they sleep.
@@ -92,6 +95,7 @@ impl Builder {
             max_message: message::MAX_BYTES,
             codec: None,
             regions: BTreeMap::new(),
+            pool: PoolSettings::new(),
             pin: mode == Mode::Thread,
             idle_poll: Duration::ZERO,
             reap_orphans: true,
@@ -177,6 +181,19 @@ impl Builder {
         self
     }
 
+    /// The pool of threads that [`Worker::pool`] gives to workers for heavy work. In [`Mode::Thread`] there is one
+    /// for all workers, in [`Mode::Process`] each has its own. No thread is started before the first task.
+    ///
+    /// By default loops and pools together have as many threads as there are cores, and a pool has one at least:
+    /// with W workers on C cores C - W threads for the pool that worker threads share, (C - W) / W for
+    /// each process. A program whose work is mostly heavy has fewer [`workers`](Self::workers) than cores, or
+    /// [chooses](PoolSettings::threads) more threads. Where loops are pinned, the pool's threads
+    /// use the cores that no loop is pinned to, if there are as many as threads.
+    pub fn pool(mut self, settings: PoolSettings) -> Self {
+        self.settings.pool = settings;
+        self
+    }
+
     /// Whether each worker thread is pinned to a core. Default true. Processes are never pinned.
     pub fn pin(mut self, pin: bool) -> Self {
         self.settings.pin = pin;
@@ -236,6 +253,7 @@ impl Builder {
         settings.regions = shared::check(&self.regions)?;
         settings.scheduling = self.choose_scheduling(std::env::var_os(Scheduling::VARIABLE))?;
         settings.check()?;
+        settings.pool = settings.pool.clone().or_threads(settings.spare_cores()?);
         settings.setup.fill(settings.mode)?;
         Ok(settings)
     }
@@ -359,6 +377,7 @@ impl Settings {
         }
         self.check_idle_poll()?;
         self.supervision.check(self.mode)?;
+        self.pool.check()?;
         self.setup.check(self.mode)
     }
 
@@ -369,6 +388,12 @@ impl Settings {
         let text =
             format!("idle_poll is {:?}; it must be at most {MAX_IDLE_POLL:?}", self.idle_poll);
         Err(Error::new(ErrorKind::Setting, text))
+    }
+
+    /// The cores that loops leave over, for each pool.
+    fn spare_cores(&self) -> Result<usize> {
+        let spare = Workers::Auto.resolve()?.saturating_sub(self.workers);
+        Ok(if self.mode == Mode::Process { spare / self.workers } else { spare })
     }
 
     /// These settings with what a setup changes about them.
@@ -440,6 +465,25 @@ mod tests {
             assert_eq!(refused.build().unwrap_err().kind(), ErrorKind::Setting);
         }
         assert_eq!(builder().workers(3).build().unwrap().workers, 3);
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_is_refused() {
+        let builder = Builder::new(Mode::Thread).pool(PoolSettings::new().queue(0));
+        assert!(builder.build().unwrap_err().to_string().contains("the pool's queue is 0"));
+    }
+
+    #[test]
+    fn loops_and_pools_share_the_cores() {
+        let cores = Workers::Auto.resolve().unwrap();
+        let spare = |mode, workers: usize| {
+            let settings = Builder::new(mode).workers(workers).build().unwrap();
+            settings.spare_cores().unwrap()
+        };
+        for mode in [Mode::Process, Mode::Thread] {
+            assert_eq!((spare(mode, 1), spare(mode, cores)), (cores - 1, 0));
+            assert_eq!(spare(mode, cores + 1), 0);
+        }
     }
 
     #[test]

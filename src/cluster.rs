@@ -120,7 +120,8 @@ impl Cluster {
     /// Starts the primary, or becomes the worker this process was started for.
     pub(crate) fn start(settings: Settings, body: Body, supervised: bool) -> Result<Self> {
         if let Some(invitation) = child::accept_invitation(&settings.name) {
-            child::become_worker(invitation, body);
+            let pool = settings.pool.clone().build()?;
+            child::become_worker(invitation, body, pool);
         }
         let settings = Arc::new(settings);
         let (sink, events) =
@@ -595,7 +596,8 @@ fn new_backend(settings: &Settings, body: Body, supervised: bool) -> Result<Box<
     match settings.mode {
         Mode::Thread => {
             let common = common(Memory::Shared);
-            Ok(Box::new(ThreadBackend::new(common, settings.pin, body)?))
+            let pool = (settings.pool.clone(), settings.workers);
+            Ok(Box::new(ThreadBackend::new(common, settings.pin, pool, body)?))
         }
         Mode::Process => Ok(Box::new(ProcessBackend::new(common(Memory::Separate))?)),
     }

@@ -1,6 +1,6 @@
 //! The crate's one error: opaque, with a kind to branch on and a text that names cause and remedy.
 
-use std::{error::Error as StdError, fmt, io};
+use std::{any::Any, error::Error as StdError, fmt, io};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,8 +35,12 @@ pub enum ErrorKind {
     Codec,
     /// The peer of a channel did not keep to the protocol.
     Protocol,
-    /// A worker's body or a request handler panicked.
+    /// A worker's body, a request handler or a task panicked.
     Panic,
+    /// A task was cancelled before it began.
+    Cancelled,
+    /// A task had not begun by its deadline.
+    Expired,
     /// A worker's body returned this error.
     Body,
 }
@@ -63,6 +67,13 @@ impl Error {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         Self { kind, text: text.into(), source: Some(source.into()) }
+    }
+
+    /// What a panic said.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::new(ErrorKind::Panic, format!("panicked: {}", text.unwrap_or("(no text)")))
     }
 
     /// What went wrong.

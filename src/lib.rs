@@ -34,6 +34,7 @@
 //! | memory, descriptors, directory, user | per worker | shared |
 //! | memory declared with [`Builder::region`] | shared | shared |
 //! | message | serialized | moved |
+//! | [pool](Worker::pool) for heavy work | one per worker | one for all |
 //! | connections | passed as descriptors, or accepted from one socket | moved, or taken from one queue |
 
 pub mod accept;
@@ -59,6 +60,7 @@ mod id;
 mod message;
 mod observers;
 mod outside;
+pub mod pool;
 mod primary;
 mod schedule;
 mod setup;

@@ -41,6 +41,7 @@ const SCENARIOS: &[Scenario] = &[
     both("autoscale", autoscale),
     both("memory_monitoring", memory_monitoring),
     both("rolling_reload", rolling_reload),
+    both("heavy", heavy),
 ];
 
 /// To let the program decide, as in Node, and not the cluster.
@@ -261,6 +262,23 @@ fn first_end(told: &[String]) -> Option<usize> {
 #[track_caller]
 fn has(told: &[String], text: &str) {
     assert!(told.iter().any(|line| line.contains(text)), "no {text:?} in {told:#?}");
+}
+
+fn heavy(scene: &Scene) {
+    let told = ends("heavy", scene);
+    assert_eq!(told.len(), 3, "a header, and a line per way: {told:#?}");
+    let longest = |path: &str, line: &str| {
+        let numbers = line.strip_prefix(path).unwrap().split_whitespace();
+        let [took, answers, longest] =
+            numbers.filter_map(|word| word.parse::<u64>().ok()).collect::<Vec<_>>()[..]
+        else {
+            panic!("{line}");
+        };
+        assert!(took > 0 && answers > 0, "{line}");
+        longest
+    };
+    let (inline, pool) = (longest("/heavy ", &told[1]), longest("/heavy?pool=1 ", &told[2]));
+    assert!(inline > pool, "the loop was held up in the pool's case: {told:#?}");
 }
 
 /// Runs an example that ends by itself and can explain itself; returns what it told.

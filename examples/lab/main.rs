@@ -32,6 +32,8 @@ Routes:
   POST /echo           the body, streamed back
   GET  /sleep?ms=N     answers after N ms; the loop goes on
   GET  /burn?ms=N      answers after N ms of computing; the loop stands still
+  GET  /burn?ms=N&pool=1
+                       the same in the pool; the loop goes on
   GET  /stats          the counters of all workers, as JSON
   GET  /ready          200 while the worker wants connections, 503 once a stop is announced
   GET  /fault/KIND     panic, abort, segfault, stack-overflow, spin, exit,

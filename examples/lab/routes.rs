@@ -168,9 +168,9 @@ async fn reply(lab: &Lab, route: Route, request: Request<Incoming>) -> Result<Re
             http::text(format!("slept {ms} ms\n"))
         }
         Route::Burn => {
-            let ms = number(uri, "ms", None, MAX_MS)?;
-            burn(Duration::from_millis(ms));
-            http::text(format!("burned {ms} ms\n"))
+            let (query, pool) = without_pool(uri.query().unwrap_or_default());
+            let ms = number_in(query, "ms", None, MAX_MS)?;
+            burned(lab, ms, pool).await
         }
         Route::Fault(fault) => http::text(fault.commit(uri)?),
     };
@@ -194,7 +194,23 @@ fn echo(request: Request<Incoming>) -> Reply {
     reply
 }
 
-/// Computes for this long, and keeps everything else on the loop waiting.
+/// The query without its `&pool=1`, and whether that was there.
+fn without_pool(query: &str) -> (&str, bool) {
+    query.strip_suffix("&pool=1").map_or((query, false), |rest| (rest, true))
+}
+
+/// Computes in the pool, or here. What the pool does not do is an answer, too.
+async fn burned(lab: &Lab, ms: u64, pool: bool) -> Response<Full<Bytes>> {
+    let time = Duration::from_millis(ms);
+    if !pool {
+        burn(time);
+    } else if let Err(error) = lab.worker.pool().run(move || burn(time)).await {
+        return http::status(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
+    }
+    http::text(format!("burned {ms} ms{}\n", if pool { " in the pool" } else { "" }))
+}
+
+/// Computes for this long, and keeps everything else on its thread waiting.
 fn burn(time: Duration) {
     let start = Instant::now();
     let mut sum = 0_u64;
@@ -207,7 +223,11 @@ fn burn(time: Duration) {
 
 /// The number in a query that must be exactly `name=N`, N at most `max`. Without a query it is the default.
 pub(crate) fn number(uri: &Uri, name: &str, default: Option<u64>, max: u64) -> Result<u64, String> {
-    let query = uri.query().unwrap_or_default();
+    number_in(uri.query().unwrap_or_default(), name, default, max)
+}
+
+/// [`number`], in a query that is known already.
+fn number_in(query: &str, name: &str, default: Option<u64>, max: u64) -> Result<u64, String> {
     let given = match query.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
         Some(text) => text.parse().ok(),
         None if query.is_empty() => default,

@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use std::{ffi::CString, mem::MaybeUninit, time::Duration};
+use std::{ffi::CString, fmt, io, mem::MaybeUninit, time::Duration};
+
+use rustix::thread::CpuSet;
 
 /// The signals that stay deliverable to a worker thread: those that its own faults raise, and the
 /// profiler's.
@@ -40,6 +42,51 @@ pub(crate) fn leave_signals_to_others() {
     };
     if failed != 0 {
         log::warn!("signals cannot be blocked for a worker thread: error {failed}");
+    }
+}
+
+/// A set of cores.
+#[derive(Clone, Copy)]
+pub(crate) struct Cores(CpuSet);
+
+impl Cores {
+    /// Ids from here on cannot be in a set.
+    pub(crate) const MAX: usize = CpuSet::MAX_CPU;
+
+    /// These cores; `None` if there are none, or one cannot be in a set.
+    pub(crate) fn of(ids: &[usize]) -> Option<Self> {
+        if ids.is_empty() || ids.iter().any(|id| *id >= Self::MAX) {
+            return None;
+        }
+        let mut set = CpuSet::new();
+        ids.iter().for_each(|id| set.set(*id));
+        Some(Self(set))
+    }
+
+    /// Those that the calling thread may use, if the system says.
+    pub(crate) fn current() -> Option<Self> {
+        rustix::thread::sched_getaffinity(None).ok().map(Self)
+    }
+
+    /// Lets the calling thread use these, and no others.
+    pub(crate) fn use_here(&self) -> io::Result<()> {
+        Ok(rustix::thread::sched_setaffinity(None, &self.0)?)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..Self::MAX).filter(|id| self.0.is_set(*id))
+    }
+}
+
+impl PartialEq for Cores {
+    fn eq(&self, other: &Self) -> bool {
+        self.ids().eq(other.ids())
+    }
+}
+
+impl fmt::Debug for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.ids()).finish()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a worker was given at its start: arguments, variables, data, regions.
+//! What a worker was given at its start: arguments, variables, data, regions, the pool.
 
 use std::{
     cell::RefCell,
@@ -12,17 +12,19 @@ use super::Worker;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
+    pool::Pool,
     shared::{Regions, SharedBuffer},
 };
 
-/// What a worker starts with. Nothing of it but the regions is shared with the primary or with other
-/// workers.
+/// What a worker starts with. Nothing of it but the regions, and the pool where memory is shared, is
+/// shared with the primary or with other workers.
 #[derive(Debug)]
 pub(crate) struct Given {
     args: Vec<OsString>,
     vars: BTreeMap<OsString, OsString>,
     data: RefCell<Data>,
     regions: Regions,
+    pool: Pool,
 }
 
 #[derive(Debug)]
@@ -38,8 +40,9 @@ impl Given {
         vars: BTreeMap<OsString, OsString>,
         data: Option<Message>,
         regions: Regions,
+        pool: Pool,
     ) -> Self {
-        Self { args, vars, data: RefCell::new(data.map_or(Data::None, Data::Here)), regions }
+        Self { args, vars, data: RefCell::new(data.map_or(Data::None, Data::Here)), regions, pool }
     }
 
     fn take<T: DeserializeOwned + 'static>(&self) -> Result<T> {
@@ -107,5 +110,13 @@ impl Worker {
     /// [`ErrorKind::Setting`] when none was declared.
     pub fn region(&self, name: &str) -> Result<SharedBuffer> {
         self.state.given.regions.get(name)
+    }
+
+    /// The pool for work that would hold up the loop, as [`Builder::pool`](crate::Builder::pool) set it:
+    /// `worker.pool().run(|| heavy()).await`. Worker threads share one; a worker process has its own, which ends
+    /// with it, whatever runs there.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.state.given.pool
     }
 }

@@ -22,7 +22,6 @@ mod taker;
 mod udp;
 
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     fmt,
@@ -147,7 +146,7 @@ pub(crate) fn run(
             let failure = Error::caused(ErrorKind::Io, "the event loop failed", error);
             (Ended::Code(1), Some(failure))
         }
-        Err(panic) => (Ended::Code(ExitStatus::PANIC), Some(panic_error(&*panic))),
+        Err(panic) => (Ended::Code(ExitStatus::PANIC), Some(Error::panicked(&*panic))),
     };
     // What a destructor of a cancelled task does must not hide how the worker ended.
     let wound_up = catch_unwind(AssertUnwindSafe(|| wind_up(event_loop, &state, failure)));
@@ -181,12 +180,6 @@ fn wind_up(event_loop: &mut EventLoop, state: &Rc<State>, failure: Option<Error>
     if let Err(error) = event_loop.block_on(poll_fn(|cx| state.link.poll_flush(cx))) {
         log::warn!("{}: what was sent last may be lost: {error}", state.name);
     }
-}
-
-fn panic_error(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::new(ErrorKind::Panic, format!("panicked: {}", text.unwrap_or("(no text)")))
 }
 
 /// Arrivals taken in before tasks run again.

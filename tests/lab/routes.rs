@@ -21,6 +21,7 @@ pub fn routes(scene: &Scene) {
     assert_eq!(lab.get("/plaintext").text(), "Hello, World!");
     assert_eq!(lab.get("/sleep?ms=5").text(), "slept 5 ms\n");
     assert_eq!(lab.get("/burn?ms=5").text(), "burned 5 ms\n");
+    assert_eq!(lab.get("/burn?ms=5&pool=1").text(), "burned 5 ms in the pool\n");
     let identities: Vec<_> = (0..4).map(|_| lab.json("/")).collect();
     for identity in &identities {
         let worker = identity["worker"].as_u64().unwrap();
@@ -43,7 +44,9 @@ pub fn refusals(scene: &Scene) {
     let lab = start(scene.mode, &[]);
     assert_eq!(lab.get("/nowhere").status, 404);
     assert_eq!(lab.get("/fault/unknown").status, 404);
-    for query in ["", "?ms=", "?ms=x", "?ms=-1", "?ms=60001", "?ms=1&ms=2", "?other=1"] {
+    for query in
+        ["", "?ms=", "?ms=x", "?ms=-1", "?ms=60001", "?ms=1&ms=2", "?other=1", "?ms=1&pool=2"]
+    {
         for route in ["/sleep", "/burn"] {
             let answer = lab.get(&format!("{route}{query}"));
             assert_eq!(answer.status, 400, "{route}{query}");

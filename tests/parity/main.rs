@@ -36,6 +36,7 @@ mod messages;
 mod observing;
 mod orders;
 mod own_sockets;
+mod pool;
 mod ports;
 mod process;
 mod recycling;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         broadcasts::SCENARIOS,
         load::SCENARIOS,
         regions::SCENARIOS,
+        pool::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,

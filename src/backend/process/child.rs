@@ -36,6 +36,7 @@ use crate::{
     event_loop::{EventLoop, Signals, timeout},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::{self, Codec, Message, Packing},
+    pool::Pool,
     shared::{Regions, SlotMeter, StatsPage},
     sys::{channel as packets, environment, process, thread},
     wire::{self, Frame},
@@ -116,10 +117,10 @@ fn check_channel(channel: &OwnedFd, primary: i32) -> Result<(), String> {
     }
 }
 
-/// Is the worker: runs its body and ends the process.
-pub(crate) fn become_worker(invitation: Invitation, body: Body) -> ! {
+/// Is the worker, with a pool of its own: runs its body and ends the process.
+pub(crate) fn become_worker(invitation: Invitation, body: Body, pool: Pool) -> ! {
     let worker = invitation.worker;
-    match begin(invitation) {
+    match begin(invitation, pool) {
         Ok(begun) => live(begun, &body),
         Err(error) => {
             log::error!("worker {worker} cannot begin: {error}");
@@ -138,7 +139,7 @@ struct Begun {
     event_loop: EventLoop,
 }
 
-fn begin(invitation: Invitation) -> Result<Begun> {
+fn begin(invitation: Invitation, pool: Pool) -> Result<Begun> {
     let mut event_loop = EventLoop::new().context(ErrorKind::Start, || "make its loop".into())?;
     let terminate =
         event_loop.enter(catch_signals).context(ErrorKind::Start, || "catch signals".into())?;
@@ -162,7 +163,7 @@ fn begin(invitation: Invitation) -> Result<Begun> {
     let data =
         if has_data { Some(receive_data(&mut event_loop, &mut channel, packing)?) } else { None };
     let vars = std::env::vars_os().filter(|(name, _)| name != MARKER).collect();
-    let given = Given::new(std::env::args_os().skip(1).collect(), vars, data, regions);
+    let given = Given::new(std::env::args_os().skip(1).collect(), vars, data, regions, pool);
     let link = Rc::new(ProcessLink::new(channel, terminate, packing));
     Ok(Begun { link, identity, given, meter, event_loop })
 }

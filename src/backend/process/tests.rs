@@ -20,6 +20,7 @@ use crate::{
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
     message::Packing,
+    pool::Pool,
     shared::Sizes,
     sys::channel::send_packet,
     wire::Outgoing,
@@ -231,7 +232,7 @@ fn worker_fixture() {
             Err(Error::new(ErrorKind::Body, "as it should"))
         })
     });
-    child::become_worker(invitation, body);
+    child::become_worker(invitation, body, Pool::builder().build().unwrap());
 }
 
 fn backend() -> ProcessBackend {

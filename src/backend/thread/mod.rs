@@ -24,6 +24,7 @@ use crate::{
     event::ExitStatus,
     event_loop::{Mailbox, Postbox, mailbox},
     id::WorkerId,
+    pool::{Pool, PoolSettings},
     shared::{Regions, StatsPage},
     signal::Signal,
     worker::{Body, Command, Ended, Given, Identity, Note},
@@ -41,6 +42,8 @@ pub(crate) struct ThreadBackend {
     body: Body,
     stats: Arc<StatsPage>,
     regions: Regions,
+    /// All workers share it.
+    pool: Pool,
     workers: HashMap<WorkerId, Running>,
     up: (Postbox<Up>, Mailbox<Up>),
     /// Known already, not told yet.
@@ -55,16 +58,25 @@ struct Running {
 }
 
 impl ThreadBackend {
-    /// A backend without workers; each will be pinned to a core if `pin`.
+    /// A backend without workers; each will be pinned to a core if `pin`, and the pool keeps off the cores of
+    /// so many loops if it can.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`]: a region could not be made.
-    pub(crate) fn new(common: Common, pin: bool, body: Body) -> Result<Self> {
+    /// [`ErrorKind::Io`]: a region could not be made. [`ErrorKind::Setting`]: the pool cannot be.
+    pub(crate) fn new(
+        common: Common,
+        pin: bool,
+        (pool, loops): (PoolSettings, usize),
+        body: Body,
+    ) -> Result<Self> {
+        let cores = if pin { usable_cores() } else { Vec::new() };
+        let without_a_loop = cores.iter().skip(loops).map(|core| core.id).collect();
         Ok(Self {
+            pool: pool.or_cores(without_a_loop).build()?,
             regions: Regions::anonymous(&common.regions)?,
             common,
-            cores: if pin { usable_cores() } else { Vec::new() },
+            cores,
             body,
             stats: StatsPage::heap(),
             workers: HashMap::new(),
@@ -95,7 +107,7 @@ impl ThreadBackend {
             builder = builder.stack_size(bytes);
         }
         let Outfit { args, vars, data, .. } = spec.outfit;
-        let given = Given::new(args, vars, data, self.regions.clone());
+        let given = Given::new(args, vars, data, self.regions.clone(), self.pool.clone());
         builder.spawn(move || body::run(identity, given, far, core, stats, &body))
     }
 
