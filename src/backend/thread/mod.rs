@@ -61,12 +61,13 @@ impl ThreadBackend {
     ///
     /// [`ErrorKind::Io`]: a region could not be made.
     pub(crate) fn new(common: Common, pin: bool, body: Body) -> Result<Self> {
+        let stats = StatsPage::heap();
         Ok(Self {
-            regions: Regions::anonymous(&common.regions)?,
+            regions: Regions::anonymous(&common.regions, &stats)?,
             common,
             cores: if pin { usable_cores() } else { Vec::new() },
             body,
-            stats: StatsPage::heap(),
+            stats,
             workers: HashMap::new(),
             up: mailbox(),
             pending: Vec::new(),
