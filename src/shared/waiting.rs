@@ -220,3 +220,116 @@ fn work(sleepers: &Sleepers, first: Arc<Wait>) {
         next = sleepers.waits.1.recv_timeout(IDLE).ok();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{sync::mpsc, task::Wake};
+
+    use super::*;
+
+    /// Longer than anything here takes.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn region() -> Arc<Region> {
+        Arc::new(Region::anonymous(16).unwrap())
+    }
+
+    fn begin(region: &Arc<Region>, timeout: Option<Duration>) -> Waiting {
+        Waiting::begin(region, 3, 0, timeout).unwrap()
+    }
+
+    fn until(mut condition: impl FnMut() -> bool) {
+        let end = deadline_ns(DEADLINE);
+        while !condition() {
+            assert!(crate::clock::monotonic_ns() < end, "waited in vain");
+            std::thread::yield_now();
+        }
+    }
+
+    fn until_asleep(region: &Region, count: usize) {
+        until(|| futex::sleepers(region.words(), 3).unwrap() == count);
+    }
+
+    struct Bell(mpsc::Sender<()>);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    /// What a task gets that awaits it.
+    fn outcome(mut waiting: Waiting) -> Waited {
+        let (bell, rings) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Bell(bell)));
+        loop {
+            match Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(answer) => return answer.unwrap(),
+                Poll::Pending => rings.recv_timeout(DEADLINE).unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_of_a_task_has_three_ends() {
+        let region = region();
+        assert_eq!(outcome(Waiting::begin(&region, 3, 1, None).unwrap()), Waited::NotEqual);
+        assert_eq!(outcome(begin(&region, Some(Duration::from_millis(1)))), Waited::TimedOut);
+        let waiting = begin(&region, Some(Duration::MAX));
+        until_asleep(&region, 1);
+        assert_eq!(region.notify(3, usize::MAX).unwrap(), 1);
+        assert_eq!(outcome(waiting), Waited::Notified);
+    }
+
+    #[test]
+    fn a_wait_that_nobody_awaits_any_more_ends() {
+        let region = region();
+        let waiting = begin(&region, None);
+        until_asleep(&region, 1);
+        drop(waiting);
+        until_asleep(&region, 0);
+        // Also the memory: nothing else holds it.
+        until(|| Arc::strong_count(&region) == 1);
+    }
+
+    #[test]
+    fn a_notification_that_nobody_takes_goes_to_the_next_one() {
+        let region = region();
+        let mut waits = vec![begin(&region, None), begin(&region, None)];
+        until_asleep(&region, 2);
+        assert_eq!(region.notify(3, 1).unwrap(), 1);
+        let has_ended =
+            |waiting: &Waiting| matches!(*waiting.wait.progress.lock(), Progress::Ended(_));
+        until(|| waits.iter().any(has_ended));
+        let ended = waits.iter().position(has_ended).unwrap();
+        drop(waits.remove(ended));
+        assert_eq!(outcome(waits.remove(0)), Waited::Notified);
+    }
+
+    #[test]
+    fn without_the_newer_call_it_sleeps_in_slices() {
+        let region = region();
+        let wait = |deadline_ns| Wait {
+            region: region.clone(),
+            index: 3,
+            expected: 0,
+            deadline_ns,
+            stop: AtomicU32::new(0),
+            progress: Mutex::new(Progress::Sleeps(None)),
+        };
+        let late = wait(Some(deadline_ns(SLICE * 2)));
+        assert_eq!(late.sleep_in_slices().unwrap(), Some(Ended::Late));
+        let wait = wait(None);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| wait.sleep_in_slices().unwrap());
+            until_asleep(&region, 1);
+            until(|| region.notify(3, 1).unwrap() == 1);
+            assert_eq!(sleeper.join().unwrap(), Some(Ended::Woken));
+            let sleeper = scope.spawn(|| wait.sleep_in_slices().unwrap());
+            until_asleep(&region, 1);
+            wait.stop.store(1, SeqCst);
+            assert_eq!(sleeper.join().unwrap(), None);
+        });
+    }
+}

@@ -90,6 +90,14 @@ pub(crate) fn wake_stopped(stop: &AtomicU32) {
     let _ = futex::wake(stop, Flags::PRIVATE, 1);
 }
 
+/// How many sleep at the half at `index`: nobody is woken, all are moved to where they are.
+#[cfg(test)]
+pub(crate) fn sleepers(words: &SharedWords, index: usize) -> io::Result<usize> {
+    let half = words.half(index);
+    let value = half.load(std::sync::atomic::Ordering::SeqCst);
+    Ok(futex::cmp_requeue(half, Flags::empty(), 0, most(usize::MAX), half, value)?)
+}
+
 /// The kernel counts with a signed number.
 fn most(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
@@ -122,11 +130,12 @@ mod tests {
         Arc::new(SharedWords::anonymous(2).unwrap())
     }
 
-    /// Wakes until somebody was asleep.
+    /// Wakes the one who is, or soon will be, asleep.
     fn wake_one(words: &SharedWords, index: usize) {
-        while wake(words, index, 1).unwrap() == 0 {
+        while sleepers(words, index).unwrap() == 0 {
             std::thread::yield_now();
         }
+        assert_eq!(wake(words, index, usize::MAX).unwrap(), 1);
     }
 
     #[test]
