@@ -43,6 +43,8 @@ mod rows;
 mod scaling;
 mod scheduling;
 mod sending;
+mod shared_locks;
+mod shared_memory;
 mod sharing;
 mod shutdown;
 mod sockets;
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         broadcasts::SCENARIOS,
         load::SCENARIOS,
         regions::SCENARIOS,
+        shared_memory::SCENARIOS,
+        shared_locks::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,
