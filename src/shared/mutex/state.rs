@@ -175,6 +175,14 @@ mod tests {
             }
         }
 
+        /// Says whether it was poisoned.
+        fn use_once(&self, own: Party) -> bool {
+            let poisoned = self.lock(own);
+            self.count();
+            self.unlock(own);
+            poisoned
+        }
+
         /// Loom fails the model if two do this at once, or if one does not see what the one before did.
         fn count(&self) -> u32 {
             let before = self.protected.get();
@@ -196,41 +204,30 @@ mod tests {
             let lock = Model::new();
             let others = [1, 2].map(|party| {
                 let lock = lock.clone();
-                thread::spawn(move || {
-                    assert!(!lock.lock(PARTIES[party]));
-                    lock.count();
-                    lock.unlock(PARTIES[party]);
-                })
+                thread::spawn(move || lock.use_once(PARTIES[party]))
             });
-            others.into_iter().for_each(|other| other.join().unwrap());
-            assert!(!lock.lock(PARTIES[0]));
-            assert_eq!(lock.count(), 2);
+            assert!(!lock.use_once(PARTIES[0]));
+            others.into_iter().for_each(|other| assert!(!other.join().unwrap()));
+            assert_eq!(lock.count(), 3);
         });
     }
 
-    /// The first is killed with the lock in hand; two want it.
+    /// The first is killed with the lock in hand, while the second may wait for it already; the third
+    /// comes later.
     #[test]
-    fn loom_a_lock_of_the_dead_goes_to_one_who_sees_all_that_the_dead_did() {
+    fn loom_a_lock_of_the_dead_goes_to_those_who_see_all_that_the_dead_did() {
         model(|| {
             let lock = Model::new();
-            let killed = lock.clone();
-            thread::spawn(move || {
+            let (killed, waiting) = (lock.clone(), lock.clone());
+            let killed = thread::spawn(move || {
                 killed.lock(PARTIES[0]);
                 killed.count();
                 killed.dead.store(true, SeqCst);
-            })
-            .join()
-            .unwrap();
-            let other = lock.clone();
-            let other = thread::spawn(move || {
-                assert!(other.lock(PARTIES[1]));
-                other.count();
-                other.unlock(PARTIES[1]);
             });
-            assert!(lock.lock(PARTIES[2]));
-            assert!(lock.count() >= 1);
-            lock.unlock(PARTIES[2]);
-            other.join().unwrap();
+            let waiting = thread::spawn(move || waiting.use_once(PARTIES[1]));
+            killed.join().unwrap();
+            assert!(lock.use_once(PARTIES[2]), "poisoned, whoever took it first");
+            waiting.join().unwrap();
             assert_eq!(lock.count(), 3);
         });
     }
