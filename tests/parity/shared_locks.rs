@@ -53,11 +53,11 @@ fn parts(region: SharedBuffer) -> (SharedMutex, SharedView<u64>) {
 
 /// The lock is held: counts that, in two steps that others could come between. First repairs what the last
 /// holder left.
-fn work(
-    locked: LockResult<SharedGuard>,
+fn work<'a>(
+    locked: LockResult<SharedGuard<'a>>,
     lock: &SharedMutex,
     words: &SharedView<u64>,
-) -> SharedGuard {
+) -> SharedGuard<'a> {
     let guard = locked.unwrap_or_else(|poisoned| {
         assert_eq!(
             words.swap(HALF_DONE, 0).unwrap(),

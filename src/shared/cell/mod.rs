@@ -108,7 +108,7 @@ impl SharedCell {
     }
 
     /// What a writer left half done is the copy that does not count: there is nothing to repair.
-    fn lock(&self) -> SharedGuard {
+    fn lock(&self) -> SharedGuard<'_> {
         self.lock.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
             self.lock.clear_poison();
             poisoned.into_inner()

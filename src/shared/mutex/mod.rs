@@ -81,7 +81,7 @@ impl SharedMutex {
     /// # Errors
     ///
     /// The lock is taken, but poisoned.
-    pub fn lock(&self) -> LockResult<SharedGuard> {
+    pub fn lock(&self) -> LockResult<SharedGuard<'_>> {
         let mut waited = false;
         loop {
             if let Some(taken) = self.take(waited) {
@@ -96,7 +96,7 @@ impl SharedMutex {
     /// # Errors
     ///
     /// [`TryLockError::WouldBlock`] when somebody holds it; the lock is taken, but poisoned.
-    pub fn try_lock(&self) -> TryLockResult<SharedGuard> {
+    pub fn try_lock(&self) -> TryLockResult<SharedGuard<'_>> {
         self.take(false).map_or(Err(TryLockError::WouldBlock), |taken| Ok(taken?))
     }
 
@@ -105,7 +105,7 @@ impl SharedMutex {
     /// # Errors
     ///
     /// As [`try_lock`](Self::try_lock).
-    pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<SharedGuard> {
+    pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<SharedGuard<'_>> {
         let (deadline_ns, mut waited) = (deadline_ns(timeout), false);
         loop {
             if let Some(taken) = self.take(waited) {
@@ -127,7 +127,7 @@ impl SharedMutex {
     /// # Errors
     ///
     /// As [`lock`](Self::lock).
-    pub async fn lock_async(&self) -> LockResult<SharedGuard> {
+    pub async fn lock_async(&self) -> LockResult<SharedGuard<'_>> {
         if let Some(taken) = self.take(false) {
             return taken;
         }
@@ -161,11 +161,11 @@ impl SharedMutex {
         state::clear_poison(self.at());
     }
 
-    fn take(&self, waited: bool) -> Option<LockResult<SharedGuard>> {
+    fn take(&self, waited: bool) -> Option<LockResult<SharedGuard<'_>>> {
         let parties = self.region.parties();
         let lives = |party| parties.lives(party);
         let poisoned = state::take(self.at(), parties.own(), waited, lives)?;
-        let guard = SharedGuard { mutex: self.clone(), panicking: std::thread::panicking() };
+        let guard = SharedGuard { mutex: self, panicking: std::thread::panicking() };
         Some(if poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) })
     }
 
@@ -201,19 +201,19 @@ impl fmt::Debug for SharedMutex {
 
 /// A [`SharedMutex`] that is held: dropping this releases it, and poisons it if that happens in a panic.
 #[must_use = "the lock is released when this is dropped"]
-pub struct SharedGuard {
-    mutex: SharedMutex,
+pub struct SharedGuard<'a> {
+    mutex: &'a SharedMutex,
     /// The lock was taken in a panic: that is not one of what it guards.
     panicking: bool,
 }
 
-impl Drop for SharedGuard {
+impl Drop for SharedGuard<'_> {
     fn drop(&mut self) {
         self.mutex.release(!self.panicking && std::thread::panicking());
     }
 }
 
-impl fmt::Debug for SharedGuard {
+impl fmt::Debug for SharedGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedGuard").finish_non_exhaustive()
     }
