@@ -181,3 +181,33 @@ pub(super) fn deadline_ns(timeout: Duration) -> u64 {
 fn refused<T>(result: io::Result<T>) -> Result<T> {
     result.context(ErrorKind::Io, || "wait for, or wake, whoever shares a region".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_lives_from_its_start_to_its_end_and_is_not_its_replacement() {
+        let page = StatsPage::heap();
+        let [first, second] = [7, 8].map(|id| Party::worker(WorkerId::new(id), Slot(3)));
+        let other = Party::worker(WorkerId::new(7), Slot(4));
+        let parties = Parties::of_primary(page.clone());
+        let living = || [first, second, other].map(|party| parties.lives(party));
+        assert_eq!(living(), [false; 3]);
+        page.reset(Slot(3), 7, 1);
+        assert_eq!(living(), [true, false, false]);
+        page.end(Slot(3));
+        assert_eq!(living(), [false; 3]);
+        page.reset(Slot(3), 8, 2);
+        assert_eq!(living(), [false, true, false]);
+    }
+
+    #[test]
+    fn the_primary_and_oneself_live_and_nobody_else_who_is_not_on_the_page() {
+        let own = Parties::of_worker(StatsPage::heap(), WorkerId::new(1), Slot(1023));
+        assert!(own.lives(own.own()) && own.lives(Party::PRIMARY));
+        for scribble in [2, 1023, 1024, 5000, u64::MAX >> 2, u64::MAX] {
+            assert!(!own.lives(Party(scribble)), "{scribble}");
+        }
+    }
+}

@@ -299,7 +299,9 @@ fn killed_writers(scene: &Scene) {
         writer.kill().unwrap();
         until_named(&cluster, "exit", 1);
         assert_eq!(cell.read(), [turn - 1; VALUE]);
-        cell.write(&[turn; VALUE]).unwrap();
+        let next = cell.clone();
+        let next = std::thread::spawn(move || next.write(&[turn; VALUE]).unwrap());
+        wait_until("the next writer", || next.is_finished());
         assert_eq!(cell.read(), [turn; VALUE]);
     }
 }
