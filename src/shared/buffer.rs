@@ -227,12 +227,13 @@ mod tests {
 
     #[test]
     fn neighbours_that_change_at_once_lose_nothing() {
-        const ROUNDS: usize = 20_000;
-        let buffer = buffer(1);
+        const ROUNDS: usize = 100_000;
+        let (buffer, start) = (buffer(1), std::sync::Barrier::new(4));
         std::thread::scope(|scope| {
             for lane in 0..4 {
-                let view = buffer.view::<u16>();
+                let (view, start) = (buffer.view::<u16>(), &start);
                 scope.spawn(move || {
+                    start.wait();
                     for _ in 0..ROUNDS {
                         view.add(lane, 1).unwrap();
                     }
