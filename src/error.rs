@@ -1,6 +1,6 @@
 //! The crate's one error: opaque, with a kind to branch on and a text that names cause and remedy.
 
-use std::{any::Any, error::Error as StdError, fmt, io};
+use std::{any::Any, error::Error as StdError, fmt, io, sync::PoisonError};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Codec,
     /// The peer of a channel did not keep to the protocol.
     Protocol,
+    /// Who held a lock ended or panicked without having released it.
+    Poisoned,
     /// A worker's body, a request handler or a task panicked.
     Panic,
     /// A task was cancelled before it began.
@@ -172,6 +174,15 @@ impl From<io::Error> for Error {
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
+    }
+}
+
+/// The lock that the error holds is released.
+impl<T> From<PoisonError<T>> for Error {
+    fn from(_: PoisonError<T>) -> Self {
+        let text =
+            "who held the lock ended or panicked: repair what it guards, then call `clear_poison`";
+        Self::new(ErrorKind::Poisoned, text)
     }
 }
 

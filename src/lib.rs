@@ -87,7 +87,10 @@ pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
 pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
-pub use shared::{SharedBuffer, SlotStats, StatsPage};
+pub use shared::{
+    Atom, CounterShard, SharedBuffer, SharedCell, SharedCounter, SharedGuard, SharedMutex,
+    SharedView, SlotStats, StatsPage, Waitable, Waited, Waiting,
+};
 pub use signal::Signal;
 pub use status::{Status, WorkerStatus};
 pub use supervise::{

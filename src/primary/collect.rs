@@ -261,7 +261,7 @@ impl Primary {
     pub(super) fn exited(&mut self, worker: WorkerId, status: ExitStatus) {
         let Some(entry) = self.workers.remove(&worker) else { return };
         entry.handle.ended(status);
-        self.backend.stats().stop_clocks(entry.handle.slot());
+        self.backend.stats().end(entry.handle.slot());
         self.audience.retain(|_, workers| {
             workers.remove(&worker);
             !workers.is_empty()

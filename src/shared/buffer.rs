@@ -1,30 +1,19 @@
-//! A region as whoever uses it sees it: words at numbered places, changed as one.
-//!
-//! Used from any thread of the primary and of the workers. All access is atomic and sequentially
-//! consistent; no place outside of the region can be reached.
+//! A region as whoever uses it sees it, and what can be laid into it.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-};
+use std::{fmt, ops::Deref, sync::Arc};
 
-use crate::{
-    error::{Error, ErrorKind, Result},
-    sys::memory::SharedWords,
-};
+use super::{Atom, Region, SharedCell, SharedCounter, SharedMutex, SharedView};
+use crate::error::Result;
 
-/// Memory that the primary and all workers share, in both modes (Node: a `SharedArrayBuffer` with the
-/// `Atomics` on it).
+/// Memory that the primary and all workers share, in both modes (Node: a `SharedArrayBuffer`).
 ///
 /// [`Builder::region`](crate::Builder::region) declares it, [`Worker::region`](crate::Worker::region) and
 /// [`Cluster::region`](crate::Cluster::region) give it. Cheap to clone; all clones are the same memory,
 /// which is zero at first and stays as it is when a worker ends or crashes.
 ///
-/// It is a row of 64-bit words. What a call does to a word, it does as one, and all agree on one order of
-/// all calls (`SeqCst`, as in Node). Two words are never read or written together.
+/// As it is, it is a [`SharedView`] of 64-bit words; [`view`](Self::view) shows it as numbers of another
+/// width. [`counter`](Self::counter), [`mutex`](Self::mutex) and [`cell`](Self::cell) lay something larger
+/// into it, at a place that all workers name in the same way.
 ///
 /// ```no_run
 /// use bimodal::{Cluster, Mode, Result, Worker};
@@ -44,132 +33,74 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct SharedBuffer {
-    words: Arc<SharedWords>,
+    words: SharedView<u64>,
+    region: Arc<Region>,
 }
 
 impl SharedBuffer {
-    pub(super) fn new(words: SharedWords) -> Self {
-        Self { words: Arc::new(words) }
+    pub(super) fn new(region: Region) -> Self {
+        let region = Arc::new(region);
+        Self { words: SharedView::whole(region.clone()), region }
     }
 
-    /// How many words it has, at least one: they are numbered from 0.
+    /// All of it as numbers of one width (Node: `new Int32Array(buffer)`).
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
-    pub fn len(&self) -> usize {
-        self.words.len()
+    pub fn view<T: Atom>(&self) -> SharedView<T> {
+        SharedView::whole(self.region.clone())
     }
 
-    /// Its size in bytes (Node: `byteLength`): 8 for each word.
-    #[must_use]
-    pub fn byte_len(&self) -> usize {
-        self.len() * size_of::<u64>()
-    }
-
-    /// The word at `index` (Node: `Atomics.load`).
+    /// `len` numbers of one width from a byte on (Node: `new Int32Array(buffer, byteOffset, length)`).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Range`], here and below, when there is no such word: nothing has changed then.
-    pub fn load(&self, index: usize) -> Result<u64> {
-        Ok(self.word(index)?.load(SeqCst))
+    /// [`ErrorKind::Range`](crate::ErrorKind::Range) when the offset is no multiple of the width, or when
+    /// that many are not there.
+    pub fn view_at<T: Atom>(&self, byte_offset: usize, len: usize) -> Result<SharedView<T>> {
+        SharedView::part(self.region.clone(), byte_offset, len)
     }
 
-    /// Writes the word at `index` (Node: `Atomics.store`).
+    /// A counter in [`SharedCounter::bytes`] bytes from a byte on, with so many shards: best one for each
+    /// slot.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
-    pub fn store(&self, index: usize, value: u64) -> Result<()> {
-        self.word(index)?.store(value, SeqCst);
-        Ok(())
+    /// [`ErrorKind::Range`](crate::ErrorKind::Range) when the offset is no multiple of 128, when there is no
+    /// shard, or when they do not fit.
+    pub fn counter(&self, byte_offset: usize, shards: usize) -> Result<SharedCounter> {
+        SharedCounter::new(self.region.clone(), byte_offset, shards)
     }
 
-    /// Adds to the word at `index`, without its carry, and says what it was before (Node: `Atomics.add`).
+    /// A lock in [`SharedMutex::BYTES`] bytes from a byte on.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
-    pub fn add(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.fetch_add(value, SeqCst))
+    /// [`ErrorKind::Range`](crate::ErrorKind::Range) when the offset is no multiple of 8, or too large.
+    pub fn mutex(&self, byte_offset: usize) -> Result<SharedMutex> {
+        SharedMutex::new(self.region.clone(), byte_offset)
     }
 
-    /// Subtracts from the word at `index`, wrapping below 0, and says what it was before (Node:
-    /// `Atomics.sub`).
+    /// A value of so many bytes, in [`SharedCell::bytes`] bytes from a byte on.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
-    pub fn sub(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.fetch_sub(value, SeqCst))
+    /// [`ErrorKind::Range`](crate::ErrorKind::Range) when the offset is no multiple of 8, when the size is 0,
+    /// or when it does not fit.
+    pub fn cell(&self, byte_offset: usize, size: usize) -> Result<SharedCell> {
+        SharedCell::new(self.region.clone(), byte_offset, size)
     }
+}
 
-    /// Keeps the bits of the word at `index` that `value` has, and says what it was before (Node:
-    /// `Atomics.and`).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn and(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.fetch_and(value, SeqCst))
-    }
+impl Deref for SharedBuffer {
+    type Target = SharedView<u64>;
 
-    /// Sets the bits of `value` in the word at `index`, and says what it was before (Node: `Atomics.or`).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn or(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.fetch_or(value, SeqCst))
-    }
-
-    /// Inverts the bits of `value` in the word at `index`, and says what it was before (Node:
-    /// `Atomics.xor`).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn xor(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.fetch_xor(value, SeqCst))
-    }
-
-    /// Writes the word at `index` and says what it was before (Node: `Atomics.exchange`).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn swap(&self, index: usize, value: u64) -> Result<u64> {
-        Ok(self.word(index)?.swap(value, SeqCst))
-    }
-
-    /// Writes the word at `index` if it is `expected`, and says what it was before: it was written if
-    /// that is `expected` (Node: `Atomics.compareExchange`).
-    ///
-    /// # Errors
-    ///
-    /// As [`load`](Self::load).
-    pub fn compare_exchange(&self, index: usize, expected: u64, value: u64) -> Result<u64> {
-        let before = self.word(index)?.compare_exchange(expected, value, SeqCst, SeqCst);
-        Ok(before.unwrap_or_else(|found| found))
-    }
-
-    #[inline]
-    fn word(&self, index: usize) -> Result<&AtomicU64> {
-        if index < self.len() { Ok(self.words.get(index)) } else { Err(self.outside(index)) }
-    }
-
-    #[cold]
-    fn outside(&self, index: usize) -> Error {
-        let text = format!(
-            "a region has no word {index}: it has {} of 8 bytes, from 0; declare it larger in `Builder::region`",
-            self.len()
-        );
-        Error::new(ErrorKind::Range, text)
+    fn deref(&self) -> &SharedView<u64> {
+        &self.words
     }
 }
 
 impl fmt::Debug for SharedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedBuffer").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("SharedBuffer").field("byte_len", &self.byte_len()).finish_non_exhaustive()
     }
 }
 
@@ -177,52 +108,139 @@ impl fmt::Debug for SharedBuffer {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn buffer(words: usize) -> SharedBuffer {
-        SharedBuffer::new(SharedWords::anonymous(words).unwrap())
+        SharedBuffer::new(Region::anonymous(words).unwrap())
+    }
+
+    /// What every call says was there before, where nothing but 0 was written.
+    fn changes<T: Atom>(view: &SharedView<T>, of: impl Fn(u64) -> T) -> Vec<T> {
+        let of = |value| of(value);
+        vec![
+            view.add(1, of(7)).unwrap(),
+            view.sub(1, of(8)).unwrap(),
+            view.add(1, of(13)).unwrap(),
+            view.and(1, of(0b0110)).unwrap(),
+            view.or(1, of(0b0001)).unwrap(),
+            view.xor(1, of(0b1111)).unwrap(),
+            view.swap(1, of(40)).unwrap(),
+            view.compare_exchange(1, of(41), of(50)).unwrap(),
+            view.compare_exchange(1, of(40), of(50)).unwrap(),
+            view.load(1).unwrap(),
+        ]
+    }
+
+    fn every_change_tells<T: Atom>(buffer: &SharedBuffer, of: fn(u64) -> T) {
+        let view = buffer.view_at::<T>(8, 3).unwrap();
+        let expected = [0, 7, u64::MAX, 12, 0b0100, 0b0101, 0b1010, 40, 40, 50].map(of);
+        assert_eq!(changes(&view, of), expected);
+        assert_eq!([view.load(0).unwrap(), view.load(2).unwrap()], [of(0), of(0)]);
+        view.store(1, of(0)).unwrap();
+        assert_eq!(buffer.load(1).unwrap(), 0);
     }
 
     #[test]
-    fn every_change_tells_what_was_before() {
-        let buffer = buffer(2);
-        let before = [
-            buffer.add(1, 7).unwrap(),
-            buffer.sub(1, 8).unwrap(),
-            buffer.add(1, 13).unwrap(),
-            buffer.and(1, 0b0110).unwrap(),
-            buffer.or(1, 0b0001).unwrap(),
-            buffer.xor(1, 0b1111).unwrap(),
-            buffer.swap(1, 40).unwrap(),
-            buffer.compare_exchange(1, 41, 50).unwrap(),
-            buffer.compare_exchange(1, 40, 50).unwrap(),
+    fn every_change_tells_what_was_before_in_every_width() {
+        let buffer = buffer(4);
+        every_change_tells(&buffer, |value| value as u8);
+        every_change_tells(&buffer, |value| value as i8);
+        every_change_tells(&buffer, |value| value as u16);
+        every_change_tells(&buffer, |value| value as i16);
+        every_change_tells(&buffer, |value| value as u32);
+        every_change_tells(&buffer, |value| value as i32);
+        every_change_tells(&buffer, |value| value);
+        every_change_tells(&buffer, |value| value as i64);
+    }
+
+    fn no_call_reaches_beyond<T: Atom>(view: &SharedView<T>, zero: T) {
+        type Call<T> = fn(&SharedView<T>, usize, T) -> Result<T>;
+        let calls: [Call<T>; 9] = [
+            |view, index, _| view.load(index),
+            |view, index, zero| view.store(index, zero).map(|()| zero),
+            |view, index, zero| view.add(index, zero),
+            |view, index, zero| view.sub(index, zero),
+            |view, index, zero| view.and(index, zero),
+            |view, index, zero| view.or(index, zero),
+            |view, index, zero| view.xor(index, zero),
+            |view, index, zero| view.swap(index, zero),
+            |view, index, zero| view.compare_exchange(index, zero, zero),
         ];
-        assert_eq!(before, [0, 7, u64::MAX, 12, 0b0100, 0b0101, 0b1010, 40, 40]);
-        buffer.store(0, 9).unwrap();
-        assert_eq!([buffer.load(0).unwrap(), buffer.load(1).unwrap()], [9, 50]);
+        let len = view.len();
+        for (call, index) in
+            calls.iter().flat_map(|call| [len, 127, usize::MAX].map(|at| (call, at)))
+        {
+            let error = call(view, index, zero).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Range);
+            let text = format!("no word {index}: it has {len} of {} bytes", size_of::<T>());
+            assert!(error.to_string().contains(&text), "{error}");
+        }
     }
 
     #[test]
     fn no_call_reaches_beyond_the_end() {
-        let buffer = buffer(3);
-        type Call = fn(&SharedBuffer, usize) -> Result<u64>;
-        let calls: [Call; 9] = [
-            |buffer, index| buffer.load(index),
-            |buffer, index| buffer.store(index, 1).map(|()| 0),
-            |buffer, index| buffer.add(index, 1),
-            |buffer, index| buffer.sub(index, 1),
-            |buffer, index| buffer.and(index, 1),
-            |buffer, index| buffer.or(index, 1),
-            |buffer, index| buffer.xor(index, 1),
-            |buffer, index| buffer.swap(index, 1),
-            |buffer, index| buffer.compare_exchange(index, 0, 1),
-        ];
         // The memory itself has 16 words: whole lines.
-        for (call, index) in calls.iter().flat_map(|call| [3, 15, usize::MAX].map(|at| (call, at)))
-        {
-            let error = call(&buffer, index).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Range);
-            assert!(error.to_string().contains(&format!("no word {index}: it has 3 ")), "{error}");
-        }
+        let buffer = buffer(3);
         assert_eq!((buffer.len(), buffer.byte_len()), (3, 24));
+        no_call_reaches_beyond(&buffer, 0_u64);
+        no_call_reaches_beyond(&buffer.view(), 0_u8);
+        no_call_reaches_beyond(&buffer.view_at(8, 2).unwrap(), 0_u16);
+        let view = buffer.view_at::<i32>(20, 1).unwrap();
+        no_call_reaches_beyond(&view, 0);
+        for refused in [
+            view.wait(1, 0, None).map(|_| ()),
+            view.wait_async(1, 0, None).map(|_| ()),
+            view.notify(1, 1).map(|_| ()),
+        ] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Range);
+        }
+    }
+
+    #[test]
+    fn no_view_reaches_beyond_the_end_or_between_two_numbers() {
+        let buffer = buffer(3);
+        for (offset, len) in
+            [(24, 1), (0, 7), (4, 6), (usize::MAX - 3, 1), (0, usize::MAX), (28, 0)]
+        {
+            let error = buffer.view_at::<u32>(offset, len).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Range);
+            assert!(error.to_string().contains("24 bytes"), "{error}");
+        }
+        let error = buffer.view_at::<u32>(6, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Range);
+        assert!(error.to_string().contains("multiple of 4"), "{error}");
+        assert_eq!(buffer.view_at::<u32>(24, 0).unwrap().len(), 0);
+        assert_eq!(buffer.view_at::<u8>(23, 1).unwrap().byte_len(), 1);
+    }
+
+    #[test]
+    fn views_of_different_widths_are_the_same_memory() {
+        let buffer = buffer(2);
+        buffer.store(1, u64::from_ne_bytes(*b"abcdefgh")).unwrap();
+        let bytes = buffer.view_at::<u8>(8, 8).unwrap();
+        assert_eq!((0..8).map(|at| bytes.load(at).unwrap()).collect::<Vec<_>>(), b"abcdefgh");
+        bytes.store(3, b'X').unwrap();
+        let halves = buffer.view::<u32>();
+        assert_eq!(halves.load(2).unwrap().to_ne_bytes(), *b"abcX");
+        assert_eq!(halves.load(3).unwrap().to_ne_bytes(), *b"efgh");
+    }
+
+    #[test]
+    fn neighbours_that_change_at_once_lose_nothing() {
+        const ROUNDS: usize = 100_000;
+        let (buffer, start) = (buffer(1), std::sync::Barrier::new(4));
+        std::thread::scope(|scope| {
+            for lane in 0..4 {
+                let (view, start) = (buffer.view::<u16>(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for _ in 0..ROUNDS {
+                        view.add(lane, 1).unwrap();
+                    }
+                });
+            }
+        });
+        let view = buffer.view::<u16>();
+        assert!((0..4).all(|lane| view.load(lane).unwrap() == ROUNDS as u16));
     }
 }

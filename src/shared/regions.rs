@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc};
 
-use super::SharedBuffer;
+use super::{Parties, SharedBuffer, StatsPage, region::Region};
 use crate::{
     config::MAX_REGIONS,
     error::{Context as _, Error, ErrorKind, Result},
@@ -71,33 +71,39 @@ pub(crate) struct Regions {
 
 impl Regions {
     /// Regions that threads of this process share.
-    pub(crate) fn anonymous(sizes: &Sizes) -> Result<Self> {
+    pub(crate) fn anonymous(sizes: &Sizes, page: &Arc<StatsPage>) -> Result<Self> {
+        let parties = Parties::of_primary(page.clone());
         let made = sizes.iter().map(|(name, bytes)| {
             let words = make(name, *bytes, SharedWords::anonymous)?;
-            Ok((name.clone(), SharedBuffer::new(words)))
+            Ok((name.clone(), SharedBuffer::new(Region::new(words, parties.clone()))))
         });
         Ok(Self { by_name: Arc::new(made.collect::<Result<_>>()?) })
     }
 
     /// Regions that processes share, and the descriptors to hand to them, in the order of the names.
-    pub(crate) fn memfd(sizes: &Sizes) -> Result<(Self, Vec<OwnedFd>)> {
+    pub(crate) fn memfd(sizes: &Sizes, page: &Arc<StatsPage>) -> Result<(Self, Vec<OwnedFd>)> {
+        let parties = Parties::of_primary(page.clone());
         let (mut by_name, mut descriptors) = (BTreeMap::new(), Vec::new());
         for (name, bytes) in sizes {
             let memfd = |words| SharedWords::memfd("bimodal-region", words);
             let (words, descriptor) = make(name, *bytes, memfd)?;
-            by_name.insert(name.clone(), SharedBuffer::new(words));
+            let region = Region::new(words, parties.clone());
+            by_name.insert(name.clone(), SharedBuffer::new(region));
             descriptors.push(descriptor);
         }
         Ok((Self { by_name: Arc::new(by_name) }, descriptors))
     }
 
     /// The regions behind descriptors that came from the primary, with their names and words.
-    pub(crate) fn map(given: impl Iterator<Item = (String, u64, OwnedFd)>) -> Result<Self> {
+    pub(crate) fn map(
+        given: impl Iterator<Item = (String, u64, OwnedFd)>,
+        parties: &Parties,
+    ) -> Result<Self> {
         let mapped = given.map(|(name, words, descriptor)| {
             let words = usize::try_from(words).map_err(io::Error::other);
             let words = words.and_then(|words| SharedWords::map(descriptor, words));
             let words = words.context(ErrorKind::Start, || format!("map the region {name:?}"))?;
-            Ok((name, SharedBuffer::new(words)))
+            Ok((name, SharedBuffer::new(Region::new(words, parties.clone()))))
         });
         Ok(Self { by_name: Arc::new(mapped.collect::<Result<_>>()?) })
     }
@@ -130,14 +136,23 @@ fn make<T>(name: &str, bytes: usize, make: impl FnOnce(usize) -> io::Result<T>) 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::id::{Slot, WorkerId};
+
+    /// The page of a cluster, and its only worker.
+    fn cluster() -> (Arc<StatsPage>, Parties) {
+        let page = StatsPage::heap();
+        page.reset(Slot(0), 1, 1);
+        (page.clone(), Parties::of_worker(page, WorkerId::new(1), Slot(0)))
+    }
 
     #[test]
     fn what_one_side_writes_the_other_reads_under_the_same_name() {
         let sizes = Sizes::from([("a".into(), 8), ("b".into(), 1 << 20)]);
-        let (ours, descriptors) = Regions::memfd(&sizes).unwrap();
+        let (page, parties) = cluster();
+        let (ours, descriptors) = Regions::memfd(&sizes, &page).unwrap();
         let words = ours.words().map(|(name, words)| (name.to_owned(), words as u64));
         let given = words.zip(descriptors).map(|((name, words), fd)| (name, words, fd));
-        let theirs = Regions::map(given).unwrap();
+        let theirs = Regions::map(given, &parties).unwrap();
         theirs.get("b").unwrap().store((1 << 17) - 1, 7).unwrap();
         assert_eq!(ours.get("b").unwrap().load((1 << 17) - 1).unwrap(), 7);
         assert_eq!(ours.get("a").unwrap().load(0).unwrap(), 0);
@@ -145,11 +160,13 @@ mod tests {
 
     #[test]
     fn a_descriptor_of_something_else_is_refused() {
-        let (_ours, mut descriptors) = Regions::memfd(&Sizes::from([("a".into(), 8)])).unwrap();
+        let (page, parties) = cluster();
+        let sizes = Sizes::from([("a".into(), 8)]);
+        let (_ours, mut descriptors) = Regions::memfd(&sizes, &page).unwrap();
         let given = |words, fd| std::iter::once(("a".to_owned(), words, fd));
         let null = std::fs::File::open("/dev/null").unwrap().into();
         for refused in [given(1, null), given(17, descriptors.remove(0))] {
-            let error = Regions::map(refused).unwrap_err();
+            let error = Regions::map(refused, &parties).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Start);
             assert!(error.to_string().starts_with("map the region \"a\": "), "{error}");
         }

@@ -8,7 +8,13 @@
 //! The words live on the heap where memory is shared, and in a sealed memfd where it is not.
 
 use std::{
-    io, os::fd::OwnedFd, sync::Arc, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed,
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::AtomicU64,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+    },
     time::Duration,
 };
 
@@ -38,6 +44,8 @@ enum Column {
     Begun,
     /// 1 while its loop sleeps.
     Asleep,
+    /// 1 after the worker's end: it writes nowhere any more.
+    Ended,
 }
 
 /// The counters of all workers of a cluster.
@@ -127,10 +135,19 @@ impl StatsPage {
         }
     }
 
-    /// The worker in this slot has ended: its clock may soon be somebody else's.
-    pub(crate) fn stop_clocks(&self, slot: Slot) {
+    /// The worker in this slot has ended: its clock may soon be somebody else's, and what it held in a
+    /// region is free.
+    pub(crate) fn end(&self, slot: Slot) {
         self.word(slot, Column::Clock).store(0, Relaxed);
         self.word(slot, Column::Begun).store(0, Relaxed);
+        // Whoever sees this sees all that the worker did, as the primary does.
+        self.word(slot, Column::Ended).store(1, Release);
+    }
+
+    /// Whether this worker has this slot and has not ended. A worker does before its body runs.
+    pub(crate) fn lives(&self, slot: Slot, worker: u64) -> bool {
+        let is = |column, value| self.word(slot, column).load(Acquire) == value;
+        is(Column::Worker, worker) && is(Column::Ended, 0)
     }
 
     fn word(&self, slot: Slot, column: Column) -> &AtomicU64 {
@@ -287,7 +304,7 @@ mod tests {
         pass();
         let asleep = page.row(Slot(0));
         assert!(asleep.busy_ns == 30 && asleep.idle_ns > 10, "{asleep:?}");
-        page.stop_clocks(Slot(0));
+        page.end(Slot(0));
         let ended = page.row(Slot(0));
         assert_eq!((ended.busy_ns, ended.idle_ns), (30, 10));
     }

@@ -8,7 +8,7 @@
 use std::{
     fmt, io,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU32, AtomicU64},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -93,6 +93,18 @@ impl SharedWords {
     pub(crate) fn get(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.words, "word {index} of {}", self.words);
         &self.lines()[index / WORDS_PER_LINE].0[index % WORDS_PER_LINE]
+    }
+
+    /// Half of a word, for the kernel to look at: `index` counts halves, in the order of their addresses.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such half.
+    pub(super) fn half(&self, index: usize) -> &AtomicU32 {
+        let word: *mut u32 = self.get(index / 2).as_ptr().cast();
+        // SAFETY: a half lies within its word, is aligned to its own size and lives as long as the word.
+        // Only the kernel reads through the reference: this program changes and reads whole words.
+        unsafe { AtomicU32::from_ptr(word.add(index % 2)) }
     }
 
     #[inline]

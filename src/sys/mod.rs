@@ -18,16 +18,19 @@
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
 //! * [`socket`]: how many connections wait to be accepted. It may be left out elsewhere.
+//! * [`futex`]: sleeping until another process changes a word. Elsewhere a short sleep and another look would
+//!   do.
 //! * [`thread`]: a thread's shown name and signal mask, and clocks of the CPU time of others. All of it may be
 //!   left out elsewhere.
 //!
-//! Invariants: every descriptor made here is close-on-exec from birth; nothing here blocks (channels are
-//! non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
+//! Invariants: every descriptor made here is close-on-exec from birth; nothing here blocks but the waits of
+//! [`futex`] (channels are non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
 
 pub(crate) mod channel;
 pub(crate) mod descriptor;
 pub(crate) mod environment;
 pub(crate) mod first;
+pub(crate) mod futex;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod socket;

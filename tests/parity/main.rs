@@ -49,6 +49,8 @@ mod scaling;
 mod scheduling;
 mod sending;
 mod service;
+mod shared_locks;
+mod shared_memory;
 mod sharing;
 mod shutdown;
 mod sockets;
@@ -81,6 +83,8 @@ fn main() -> ExitCode {
         load::SCENARIOS,
         regions::SCENARIOS,
         pool::SCENARIOS,
+        shared_memory::SCENARIOS,
+        shared_locks::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,

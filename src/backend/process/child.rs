@@ -37,7 +37,7 @@ use crate::{
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::{self, Codec, Message, Packing},
     pool::Pool,
-    shared::{Regions, SlotMeter, StatsPage},
+    shared::{Parties, Regions, SlotMeter, StatsPage},
     sys::{channel as packets, environment, process, thread},
     wire::{self, Frame},
     worker::{self, Arrival, Body, Command, Denial, Ended, Given, Identity, Link, Note, Pace},
@@ -241,7 +241,9 @@ fn enter_cluster(
     let page = StatsPage::map(page).context(ErrorKind::Start, || "map the stats page".into())?;
     // As many descriptors as regions: whoever decoded the frame has counted.
     let given = regions.into_iter().zip(descriptors);
-    let regions = Regions::map(given.map(|(region, fd)| (region.name, region.words, fd)))?;
+    let given = given.map(|(region, fd)| (region.name, region.words, fd));
+    let parties = Parties::of_worker(page.clone(), invited, Slot(slot));
+    let regions = Regions::map(given, &parties)?;
     let identity = Identity {
         worker: invited,
         slot: Slot(slot),

@@ -73,7 +73,7 @@ impl ProcessBackend {
     pub(crate) fn new(common: Common) -> Result<Self> {
         let (stats, page) =
             StatsPage::memfd().context(ErrorKind::Io, || "make the stats page".into())?;
-        let (regions, files) = Regions::memfd(&common.regions)?;
+        let (regions, files) = Regions::memfd(&common.regions, &stats)?;
         Ok(Self {
             common,
             stats,

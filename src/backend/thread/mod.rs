@@ -72,13 +72,14 @@ impl ThreadBackend {
     ) -> Result<Self> {
         let cores = if pin { usable_cores() } else { Vec::new() };
         let without_a_loop = cores.iter().skip(loops).map(|core| core.id).collect();
+        let stats = StatsPage::heap();
         Ok(Self {
             pool: pool.or_cores(without_a_loop).build()?,
-            regions: Regions::anonymous(&common.regions)?,
+            regions: Regions::anonymous(&common.regions, &stats)?,
             common,
             cores,
             body,
-            stats: StatsPage::heap(),
+            stats,
             workers: HashMap::new(),
             up: mailbox(),
             pending: Vec::new(),
