@@ -191,6 +191,7 @@ fn upgraded(scene: &Scene) {
     let (mut running, addresses) = start(&mut manager(scene, &sockets), 5);
     for _ in 0..2 {
         running.upgrade();
+        running.listened(2 * addresses.len());
         for address in &addresses {
             assert_eq!(who(address), running.pid.to_string(), "{address}");
         }

@@ -199,6 +199,16 @@ impl Running {
         get(&self.address, "/").unwrap().text().parse().unwrap()
     }
 
+    /// Waits until its workers have listened so many times: one that is told to leave before that fails.
+    #[track_caller]
+    pub fn listened(&mut self, times: usize) {
+        let start = format!("{} listening ", self.pid);
+        let listens = |line: &str| line.starts_with(&start);
+        while self.program.output.iter().filter(|line| listens(line)).count() < times {
+            self.wait_for(listens);
+        }
+    }
+
     /// Waits for a line of the log that holds this, if none was read.
     #[track_caller]
     pub fn warned(&mut self, of: &str) {

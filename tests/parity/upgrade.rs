@@ -239,7 +239,7 @@ fn unwanted(scene: &Scene) {
     let addresses = [one, two].map(|port| format!("listen=127.0.0.1:{port}"));
     let mut running = installed.start(scene, &[&addresses[0], &addresses[1]]);
     let second: Address = format!("127.0.0.1:{two}").parse().unwrap();
-    wait_until("the second address", || get(&second, "/").is_ok());
+    running.listened(4);
     installed.put_options("addresses=1");
     running.upgrade();
     running.warned(&format!("{second} is closed: the program before listened there"));
