@@ -613,7 +613,7 @@ fn a_drain_closes_the_idle_and_lets_the_busy_finish() {
 
 #[test]
 fn a_drain_serves_a_request_that_has_arrived() {
-    for _ in 0..5 {
+    for _ in 0..20 {
         let running = routed(Server::new());
         let mut client = running.connect();
         client.send(GET);

@@ -30,9 +30,12 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// How long a connection must have been without a request for a drain to end it: the next one may be on
-/// its way, and nobody might send it again.
-const QUIET: Duration = Duration::from_secs(1);
+/// How old a connection without a request must be for a drain to end it: its first request may be on its
+/// way, and nobody would send it again.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The same for a connection that was used, since its last answer: in use, it goes on until the next one.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// How the rest of a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,9 +210,10 @@ impl Exchange {
 
     fn idle_time(&self) -> Duration {
         let Limits { header_timeout, keep_alive_timeout, .. } = *self.limits();
-        let time = if self.fresh.get() { header_timeout } else { keep_alive_timeout };
+        let (time, when_draining) =
+            if self.fresh.get() { (header_timeout, FRESH) } else { (keep_alive_timeout, QUIET) };
         let is_leaving = self.hub.is_draining() && !self.finishing.get();
-        if is_leaving { time.min(QUIET) } else { time }
+        if is_leaving { time.min(when_draining) } else { time }
     }
 
     /// Patience ended; whether the service's future can still answer 408.

@@ -52,7 +52,7 @@ fn health() -> Health {
 }
 
 fn shutdown() -> Shutdown {
-    Shutdown { kill: Duration::from_millis(200), ..Shutdown::default() }
+    Shutdown { kill: 2 * DEADLINE, ..Shutdown::default() }
 }
 
 /// Makes a worker's loop stand still. Dropping the stream lets it go.
