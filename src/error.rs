@@ -53,13 +53,14 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     text: String,
+    exit_code: Option<u8>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error without an underlying cause.
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self { kind, text: text.into(), exit_code: None, source: None }
     }
 
     /// An error caused by another one.
@@ -68,7 +69,7 @@ impl Error {
         text: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, text: text.into(), source: Some(source.into()) }
+        Self { kind, text: text.into(), exit_code: None, source: Some(source.into()) }
     }
 
     /// What a panic said.
@@ -76,6 +77,11 @@ impl Error {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Self::new(ErrorKind::Panic, format!("panicked: {}", text.unwrap_or("(no text)")))
+    }
+
+    /// The same error, of a program whose workers have said with which status it should end.
+    pub(crate) fn with_exit_code(self, code: i32) -> Self {
+        Self { exit_code: u8::try_from(code).ok(), ..self }
     }
 
     /// What went wrong.
@@ -107,6 +113,9 @@ impl Error {
     /// | 76 | `EX_PROTOCOL` | [`Protocol`](ErrorKind::Protocol) |
     /// | 78 | `EX_CONFIG` | [`Setting`](ErrorKind::Setting): trying again does not help (systemd: `RestartPreventExitStatus=78`) |
     ///
+    /// When no worker is left because each ended with the [code that means](crate::Restart::final_code) "do not
+    /// restart me", it is the last one's code.
+    ///
     /// A `main` that returns the error instead ends with 1, as every Rust program does.
     ///
     /// ```no_run
@@ -125,13 +134,13 @@ impl Error {
     /// ```
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        match self.kind {
+        self.exit_code.unwrap_or(match self.kind {
             ErrorKind::Start => 69,
             ErrorKind::Io | ErrorKind::Listen => 71,
             ErrorKind::Protocol => 76,
             ErrorKind::Setting => 78,
             _ => 70,
-        }
+        })
     }
 
     fn io_source(&self) -> Option<&io::Error> {
@@ -166,6 +175,7 @@ impl From<io::Error> for Error {
         Self {
             kind: ErrorKind::Io,
             text: "the operating system refused".into(),
+            exit_code: None,
             source: Some(source.into()),
         }
     }

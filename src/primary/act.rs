@@ -40,6 +40,10 @@ impl Primary {
                 let text = format!("no worker got ready and stayed: {cause}");
                 self.failure = Some(Error::new(ErrorKind::Start, text));
             }
+            Action::NobodyLeft(code) => {
+                let text = format!("no worker is left; the last one ended with code {code}");
+                self.failure = Some(Error::new(ErrorKind::Start, text).with_exit_code(code));
+            }
             Action::Exhausted(cause) => {
                 let text = format!("too many workers failed; the last one: {cause}");
                 self.failure = Some(Error::new(ErrorKind::Exhausted, text));

@@ -162,6 +162,8 @@ pub(crate) enum Action {
     StopAccepting,
     /// Nobody can serve: end the cluster with this cause.
     GiveUp(String),
+    /// Nobody is left; this is the exit code of the last: end the cluster with it.
+    NobodyLeft(i32),
     /// Too many workers failed: end the cluster with the cause of the last.
     Exhausted(String),
     /// Tell the program what was decided.
@@ -276,7 +278,7 @@ impl fmt::Display for Decision {
                 write!(f, "worker {worker} gave no sign of life for {} ms", silent.as_millis())
             }
             Self::Recycle { worker, cause } => write!(f, "worker {worker} is recycled: {cause}"),
-            Self::Scale { from, to } => write!(f, "{to} workers are wanted instead of {from}"),
+            Self::Scale { from, to } => write!(f, "{from} workers become {to}"),
             Self::Reload => f.write_str("every worker is replaced"),
             Self::Reloaded => f.write_str("every worker was replaced"),
             Self::ReloadFailed { cause } => {

@@ -391,15 +391,20 @@ impl Supervisor {
 
     /// The seat of a worker that failed once too often, or for good, stays empty.
     fn let_go(&mut self, now: Instant, failure: Failure, stop: bool, actions: &mut Vec<Action>) {
-        let Failure { worker, seat, cause, .. } = failure;
+        let is_final =
+            self.policy.restart.as_ref().is_some_and(|restart| failure.is_final(restart));
+        let Failure { worker, seat, cause, code, .. } = failure;
         actions.push(Action::Tell(Decision::NoRestart { worker, cause: cause.clone() }));
         self.close_seat(seat);
-        if stop {
-            actions.push(Action::Exhausted(cause));
-            self.drain_all(now, actions);
-        } else if self.seats.is_empty() {
-            self.give_up(now, cause, actions);
+        if !stop && !self.seats.is_empty() {
+            return;
         }
+        actions.push(match (stop, code.filter(|_| is_final)) {
+            (true, _) => Action::Exhausted(cause),
+            (false, Some(code)) => Action::NobodyLeft(code),
+            (false, None) => Action::GiveUp(cause),
+        });
+        self.drain_all(now, actions);
     }
 
     fn close_seat(&mut self, seat: Seat) {

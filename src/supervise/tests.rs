@@ -165,11 +165,9 @@ mod restarts {
         let workers = bench.serving(2);
         assert_eq!(bench.end(workers[0], Ending::Code(78)), []);
         assert!(matches!(&bench.decisions[..], [Decision::NoRestart { .. }]));
-        let cause = "code 78".to_owned();
         assert_eq!(
             bench.end(workers[1], Ending::Code(78)),
-            [Action::GiveUp(cause), Action::StopAccepting],
-            "nobody is left"
+            [Action::NobodyLeft(78), Action::StopAccepting]
         );
     }
 

@@ -223,6 +223,7 @@ fn final_code_of_all(scene: &Scene) {
     let error = cluster.wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Start);
     assert!(error.to_string().contains("code 78"), "{error}");
+    assert_eq!(error.exit_code(), 78);
 }
 
 async fn exit_with<const CODE: i32>(worker: Worker) -> i32 {

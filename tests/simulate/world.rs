@@ -291,7 +291,7 @@ impl World {
                 let abandoned = self.workers.remove(&worker).expect("an abandoned worker is known");
                 assert!(abandoned.immortal, "{worker} was abandoned and would have ended");
             }
-            Action::GiveUp(_) | Action::Exhausted(_) => self.gave_up = true,
+            Action::GiveUp(_) | Action::NobodyLeft(_) | Action::Exhausted(_) => self.gave_up = true,
             Action::StopAccepting => self.closed = true,
             Action::Tell(Decision::Hung { worker, .. }) => {
                 self.excused += 1;
