@@ -87,6 +87,7 @@ pub use handle::WorkerHandle;
 pub use id::{ConnectionId, ListenerId, Slot, WorkerId};
 pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
+pub use shared::store;
 pub use shared::{
     Atom, CounterShard, SharedBuffer, SharedCell, SharedCounter, SharedGuard, SharedMutex,
     SharedView, SlotStats, StatsPage, Waitable, Waited, Waiting,

@@ -11,6 +11,7 @@ mod mutex;
 mod region;
 mod regions;
 mod stats;
+pub mod store;
 mod view;
 mod waiting;
 mod word;
