@@ -1,0 +1,36 @@
+//! One suite for every backend of the Store: what the trait promises, and what a backend promises beyond
+//! that to several processes, to killed writers, and while its server is away.
+//!
+//! A process that is started with `--program NAME ..` is a writer for one of the tests.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod concurrency;
+mod expiry;
+mod fixture;
+mod limits;
+mod topics;
+mod values;
+
+use std::process::ExitCode;
+
+use fixture::{BACKENDS, Case, Fixture};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let cases = [values::CASES, limits::CASES, expiry::CASES, concurrency::CASES, topics::CASES];
+    let trials = cases.into_iter().flatten().flat_map(trials_of).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trials_of(case: &'static Case) -> impl Iterator<Item = Trial> {
+    BACKENDS.iter().map(|backend| {
+        Trial::test(format!("{}::{}", backend.name, case.name), || {
+            (case.run)(&Fixture::new(backend));
+            Ok(())
+        })
+    })
+}
