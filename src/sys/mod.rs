@@ -17,6 +17,7 @@
 //!   namespaces.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
 //!   sealed memfds; elsewhere an unlinked file that is handed to nobody but the workers.
+//! * `lmdb` (feature `store-lmdb`): opening an environment; the same everywhere.
 //! * [`socket`]: how many connections wait to be accepted. It may be left out elsewhere.
 //! * [`futex`]: sleeping until another process changes a word. Elsewhere a short sleep and another look would
 //!   do.
@@ -31,6 +32,8 @@ pub(crate) mod descriptor;
 pub(crate) mod environment;
 pub(crate) mod first;
 pub(crate) mod futex;
+#[cfg(feature = "store-lmdb")]
+pub(crate) mod lmdb;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod socket;

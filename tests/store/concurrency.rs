@@ -16,7 +16,9 @@ const ROUNDS: u64 = 200;
 fn adds(Fixture { store, .. }: &Fixture) {
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| (0..ROUNDS).for_each(|_| assert!(store.add(b"n", 1).wait().unwrap() > 0)));
+            scope.spawn(|| {
+                (0..ROUNDS).for_each(|_| assert!(store.add(b"n", 1).wait().unwrap() > 0))
+            });
         }
     });
     assert_eq!(store.add(b"n", 0).wait().unwrap() as u64, THREADS * ROUNDS);

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+#[cfg(feature = "store-lmdb")]
+use bimodal::store::{Lmdb, LmdbStore};
 use bimodal::store::{MemoryStore, Store};
 
 /// A behaviour of a store.
@@ -30,8 +32,16 @@ pub struct Backend {
 /// What a store may hold, where its backend has such a setting.
 const CAPACITY: usize = 64 << 20;
 
-pub const BACKENDS: &[Backend] =
-    &[Backend { name: "memory", open: |_| Arc::new(MemoryStore::with_capacity(CAPACITY)) }];
+pub const BACKENDS: &[Backend] = &[
+    Backend { name: "memory", open: |_| Arc::new(MemoryStore::with_capacity(CAPACITY)) },
+    #[cfg(feature = "store-lmdb")]
+    Backend { name: "lmdb", open: |directory| Arc::new(LmdbStore::open(lmdb(directory)).unwrap()) },
+];
+
+#[cfg(feature = "store-lmdb")]
+pub fn lmdb(directory: &Path) -> Lmdb {
+    Lmdb::from(directory).map_size(CAPACITY)
+}
 
 /// One empty store.
 pub struct Fixture {

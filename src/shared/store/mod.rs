@@ -15,17 +15,22 @@ mod alarm;
 #[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod answer;
 mod check;
+#[cfg(feature = "store-lmdb")]
+mod lmdb;
 mod memory;
 mod operation;
+#[cfg(any(feature = "store-lmdb", feature = "redis"))]
+mod queue;
 #[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod subscription;
-#[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod topics;
 
 use std::{fmt, time::Duration};
 
 pub use answer::Answer;
 pub use check::{MAX_KEY, MAX_LIFE, MAX_PUBLISHED, MAX_SCAN, MAX_TOPIC, MAX_VALUE, MIN_LIFE};
+#[cfg(feature = "store-lmdb")]
+pub use lmdb::{Lmdb, LmdbStore};
 pub use memory::MemoryStore;
 pub use subscription::Subscription;
 
