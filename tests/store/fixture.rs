@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,48 +14,89 @@ use std::{
 use bimodal::store::{Lmdb, LmdbStore};
 use bimodal::store::{MemoryStore, Store};
 
+use super::support::program::Program;
+
 /// A behaviour of a store.
 pub struct Case {
     pub name: &'static str,
+    /// Whether it takes several processes.
+    pub processes: bool,
     pub run: fn(&Fixture),
 }
 
 pub const fn case(name: &'static str, run: fn(&Fixture)) -> Case {
-    Case { name, run }
+    Case { name, processes: false, run }
+}
+
+/// A behaviour towards several processes.
+pub const fn among_processes(name: &'static str, run: fn(&Fixture)) -> Case {
+    Case { name, processes: true, run }
 }
 
 /// A backend, and how its tests come to a store.
 pub struct Backend {
     pub name: &'static str,
-    open: fn(&Path) -> Arc<dyn Store>,
+    /// Whether several processes can share it.
+    pub processes: bool,
+    open: fn(&str) -> Arc<dyn Store>,
 }
 
 /// What a store may hold, where its backend has such a setting.
 const CAPACITY: usize = 64 << 20;
 
 pub const BACKENDS: &[Backend] = &[
-    Backend { name: "memory", open: |_| Arc::new(MemoryStore::with_capacity(CAPACITY)) },
+    Backend {
+        name: "memory",
+        processes: false,
+        open: |_| Arc::new(MemoryStore::with_capacity(CAPACITY)),
+    },
     #[cfg(feature = "store-lmdb")]
-    Backend { name: "lmdb", open: |directory| Arc::new(LmdbStore::open(lmdb(directory)).unwrap()) },
+    Backend {
+        name: "lmdb",
+        processes: true,
+        open: |directory| Arc::new(LmdbStore::open(lmdb(directory)).unwrap()),
+    },
 ];
 
 #[cfg(feature = "store-lmdb")]
-pub fn lmdb(directory: &Path) -> Lmdb {
-    Lmdb::from(directory).map_size(CAPACITY)
+pub fn lmdb(directory: impl AsRef<Path>) -> Lmdb {
+    Lmdb::from(directory.as_ref()).map_size(CAPACITY)
 }
 
 /// One empty store.
 pub struct Fixture {
     /// The store, as this process has opened it.
     pub store: Arc<dyn Store>,
-    _directory: Directory,
+    pub backend: &'static Backend,
+    pub place: String,
+    pub directory: Directory,
 }
 
 impl Fixture {
-    pub fn new(backend: &Backend) -> Self {
+    pub fn new(backend: &'static Backend) -> Self {
         let directory = Directory::new();
-        Self { store: (backend.open)(directory.path()), _directory: directory }
+        let place = directory.path().to_str().unwrap().to_owned();
+        Self { store: (backend.open)(&place), backend, place, directory }
     }
+
+    /// Starts this program again as one of its [programs](super::programs), with the same store.
+    pub fn program(&self, name: &str, arguments: &[&str]) -> Program {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--program", name, self.backend.name, &self.place]).args(arguments);
+        Program::spawn(&mut command)
+    }
+
+    /// The sockets in its directory.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.directory.path()).unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|end| end == "sock")).collect()
+    }
+}
+
+/// The store of a program that a test has started.
+pub fn open(backend: &str, place: &str) -> Arc<dyn Store> {
+    let backend = BACKENDS.iter().find(|each| each.name == backend).unwrap();
+    (backend.open)(place)
 }
 
 /// A directory that is removed with all that is in it.
