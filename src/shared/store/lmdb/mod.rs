@@ -11,6 +11,9 @@
 mod notices;
 mod opened;
 mod tables;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod writer;
 
 use std::{

@@ -257,14 +257,14 @@ fn receive(socket: &UnixDatagram, topics: &Topics) {
     }
 }
 
-fn packet(lost: u64, topic: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn packet(lost: u64, topic: &[u8], value: &[u8]) -> Vec<u8> {
     // Topics are far shorter.
     let length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
     [&lost.to_be_bytes(), &length.to_be_bytes()[..], topic, value].concat()
 }
 
 /// Values lost before, the topic, the value; `None` if it is not what [`packet`] makes.
-fn parse(packet: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+pub(super) fn parse(packet: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (lost, rest) = packet.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let (topic, value) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
