@@ -10,11 +10,13 @@ use std::{
     },
 };
 
+#[cfg(feature = "redis")]
+use bimodal::store::RedisStore;
 #[cfg(feature = "store-lmdb")]
 use bimodal::store::{Lmdb, LmdbStore};
 use bimodal::store::{MemoryStore, Store};
 
-use super::support::program::Program;
+use super::{server::Server, support::program::Program};
 
 /// A behaviour of a store.
 pub struct Case {
@@ -39,6 +41,8 @@ pub struct Backend {
     /// Whether several processes can share it.
     pub processes: bool,
     open: fn(&str) -> Arc<dyn Store>,
+    /// A place in this directory, and the server behind it if it has one.
+    place: fn(&Directory) -> (String, Option<Server>),
 }
 
 /// What a store may hold, where its backend has such a setting.
@@ -49,14 +53,30 @@ pub const BACKENDS: &[Backend] = &[
         name: "memory",
         processes: false,
         open: |_| Arc::new(MemoryStore::with_capacity(CAPACITY)),
+        place: in_directory,
     },
     #[cfg(feature = "store-lmdb")]
     Backend {
         name: "lmdb",
         processes: true,
         open: |directory| Arc::new(LmdbStore::open(lmdb(directory)).unwrap()),
+        place: in_directory,
+    },
+    #[cfg(feature = "redis")]
+    Backend {
+        name: "redis",
+        processes: true,
+        open: |url| Arc::new(RedisStore::open(url).unwrap()),
+        place: |directory| {
+            let server = Server::start(directory.path());
+            (server.url(), Some(server))
+        },
     },
 ];
+
+fn in_directory(directory: &Directory) -> (String, Option<Server>) {
+    (directory.path().to_str().unwrap().into(), None)
+}
 
 #[cfg(feature = "store-lmdb")]
 pub fn lmdb(directory: impl AsRef<Path>) -> Lmdb {
@@ -69,14 +89,15 @@ pub struct Fixture {
     pub store: Arc<dyn Store>,
     pub backend: &'static Backend,
     pub place: String,
+    pub server: Option<Server>,
     pub directory: Directory,
 }
 
 impl Fixture {
     pub fn new(backend: &'static Backend) -> Self {
         let directory = Directory::new();
-        let place = directory.path().to_str().unwrap().to_owned();
-        Self { store: (backend.open)(&place), backend, place, directory }
+        let (place, server) = (backend.place)(&directory);
+        Self { store: (backend.open)(&place), backend, place, server, directory }
     }
 
     /// Starts this program again as one of its [programs](super::programs), with the same store.

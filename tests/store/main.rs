@@ -16,6 +16,9 @@ mod limits;
 mod lmdb;
 mod processes;
 mod programs;
+#[cfg(feature = "redis")]
+mod redis;
+mod server;
 mod topics;
 mod values;
 
@@ -38,21 +41,25 @@ fn main() -> ExitCode {
     ];
     let mut trials: Vec<_> = cases.into_iter().flatten().flat_map(trials_of).collect();
     #[cfg(feature = "store-lmdb")]
-    trials.extend(lmdb::TESTS.iter().map(|(name, test)| {
-        Trial::test(format!("lmdb::{name}"), || {
-            test();
-            Ok(())
-        })
-    }));
+    trials.extend(lmdb::TESTS.iter().map(|(name, test)| trial("lmdb", name, test)));
+    #[cfg(feature = "redis")]
+    trials.extend(redis::TESTS.iter().map(|(name, test)| trial("redis", name, test)));
+    if cfg!(feature = "redis") && !server::is_there() {
+        trials.retain(|trial| !trial.name().starts_with("redis::"));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn trials_of(case: &'static Case) -> impl Iterator<Item = Trial> {
     let backends = BACKENDS.iter().filter(|backend| backend.processes || !case.processes);
-    backends.map(|backend| {
-        Trial::test(format!("{}::{}", backend.name, case.name), || {
-            (case.run)(&Fixture::new(backend));
-            Ok(())
-        })
+    backends.map(move |backend| {
+        trial(backend.name, case.name, move || (case.run)(&Fixture::new(backend)))
+    })
+}
+
+fn trial(backend: &str, name: &str, run: impl Fn() + Send + 'static) -> Trial {
+    Trial::test(format!("{backend}::{name}"), move || {
+        run();
+        Ok(())
     })
 }

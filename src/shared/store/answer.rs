@@ -157,6 +157,12 @@ impl<T> Promise<T> {
         self.give(answer);
     }
 
+    /// When whoever asked is told that it took too long.
+    #[cfg(feature = "redis")]
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Whether whoever asked has been told that it took too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         now >= self.deadline

@@ -21,7 +21,9 @@ mod memory;
 mod operation;
 #[cfg(any(feature = "store-lmdb", feature = "redis"))]
 mod queue;
-#[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg_attr(not(all(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod subscription;
 mod topics;
 
@@ -32,6 +34,8 @@ pub use check::{MAX_KEY, MAX_LIFE, MAX_PUBLISHED, MAX_SCAN, MAX_TOPIC, MAX_VALUE
 #[cfg(feature = "store-lmdb")]
 pub use lmdb::{Lmdb, LmdbStore};
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 pub use subscription::Subscription;
 
 /// A store of keys and values that several workers, processes or machines share, as far as its backend

@@ -39,6 +39,15 @@ impl Topics {
         feeds.iter().for_each(|feed| feed.push(value.into(), lost));
     }
 
+    /// Ends all subscriptions, behind what waits for them.
+    #[cfg(feature = "store-lmdb")]
+    pub(super) fn close(&self) {
+        let by_name = self.by_name.lock();
+        let feeds: Vec<_> = by_name.values().flatten().cloned().collect();
+        drop(by_name);
+        feeds.iter().for_each(|feed| feed.close());
+    }
+
     /// Whether anybody subscribes to the topic.
     #[cfg(feature = "store-lmdb")]
     pub(super) fn has(&self, topic: &[u8]) -> bool {

@@ -252,7 +252,10 @@ fn receive(socket: &UnixDatagram, topics: &Topics) {
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return log::error!("a store receives no more: {error}"),
+            Err(error) => {
+                log::error!("a store receives no more: {error}");
+                return topics.close();
+            }
         }
     }
 }
