@@ -46,7 +46,7 @@ pub struct Backend {
 }
 
 /// What a store may hold, where its backend has such a setting.
-const CAPACITY: usize = 64 << 20;
+pub const CAPACITY: usize = 64 << 20;
 
 pub const BACKENDS: &[Backend] = &[
     Backend {

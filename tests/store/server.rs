@@ -48,6 +48,7 @@ impl Server {
     pub fn start_again(&mut self) {
         let mut command = Command::new(PROGRAM);
         command.args(["--port", "0", "--save", "", "--appendonly", "yes"]);
+        command.args(["--maxmemory", &super::fixture::CAPACITY.to_string()]);
         command.arg("--dir").arg(&self.directory).arg("--unixsocket").arg(self.socket());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         self.child = Some(child);

@@ -119,8 +119,8 @@ impl Line {
         following: &mut Vec<Job>,
     ) -> Result<(), RedisError> {
         let mut connection = self.connect()?;
-        let packed: Vec<u8> = batch.iter().flat_map(|job| &job.packed).copied().collect();
-        connection.send_packed_command(&packed)?;
+        let packed: Vec<_> = batch.iter().map(|job| job.packed.as_slice()).collect();
+        connection.send_packed_command(&packed.concat())?;
         while let Some(job) = batch.pop_front() {
             match connection.recv_response() {
                 Ok(reply) => following.extend((job.then)(checked(reply))),
