@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 use crate::{
     backend::process::child,
     cluster::{Cluster, Report},
-    config::{MAX_IDLE_POLL, Mode, Scheduling, Workers},
+    config::{MAX_IDLE_POLL, Memory, Mode, Scheduling, Workers},
     error::{Error, ErrorKind, Result},
     events::Event,
     message::{self, Codec},
     pool::PoolSettings,
     setup::Setup,
-    shared,
+    shared::{self, store::Storage},
     supervision::Supervision,
     worker::{Body, Outcome, Worker},
 };
@@ -70,6 +70,8 @@ pub struct Settings {
     pub regions: BTreeMap<String, usize>,
     /// The pool for heavy work: of the cluster where workers are threads, else of each worker.
     pub pool: PoolSettings,
+    /// Where the store is; absent: worker processes have none.
+    pub store: Option<Storage>,
     /// Whether worker threads are pinned to cores.
     pub pin: bool,
     /// How long idle loops look again before they sleep.
@@ -96,6 +98,7 @@ impl Builder {
             codec: None,
             regions: BTreeMap::new(),
             pool: PoolSettings::new(),
+            store: None,
             pin: mode == Mode::Thread,
             idle_poll: Duration::ZERO,
             reap_orphans: true,
@@ -194,6 +197,14 @@ impl Builder {
         self
     }
 
+    /// Where the store of the cluster is, to be found with [`Worker::store`] and [`Cluster::store`]. Default:
+    /// [`Storage::Memory`] for threads; none for processes, which cannot share that. It is opened when it
+    /// is first asked for, in each process that does.
+    pub fn store(mut self, storage: Storage) -> Self {
+        self.settings.store = Some(storage);
+        self
+    }
+
     /// Whether each worker thread is pinned to a core. Default true. Processes are never pinned.
     pub fn pin(mut self, pin: bool) -> Self {
         self.settings.pin = pin;
@@ -252,6 +263,7 @@ impl Builder {
         settings.workers = self.workers.resolve()?;
         settings.regions = shared::check(&self.regions)?;
         settings.scheduling = self.choose_scheduling(std::env::var_os(Scheduling::VARIABLE))?;
+        settings.choose_store()?;
         settings.check()?;
         settings.pool = settings.pool.clone().or_threads(settings.spare_cores()?);
         settings.setup.fill(settings.mode)?;
@@ -394,6 +406,15 @@ impl Settings {
     fn spare_cores(&self) -> Result<usize> {
         let spare = Workers::Auto.resolve()?.saturating_sub(self.workers);
         Ok(if self.mode == Mode::Process { spare / self.workers } else { spare })
+    }
+
+    fn choose_store(&mut self) -> Result<()> {
+        let memory = match self.mode {
+            Mode::Process => Memory::Separate,
+            Mode::Thread => Memory::Shared,
+        };
+        self.store = self.store.take().or_else(|| Storage::default_for(memory));
+        self.store.as_ref().map_or(Ok(()), |storage| storage.check(memory))
     }
 
     /// These settings with what a setup changes about them.

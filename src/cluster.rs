@@ -33,7 +33,10 @@ use crate::{
     outside::{self, Outside},
     primary::Primary,
     setup::Setup,
-    shared::{Regions, SharedBuffer, SlotStats, StatsPage},
+    shared::{
+        Regions, SharedBuffer, SlotStats, StatsPage,
+        store::{Choice, Store},
+    },
     status::{Board, Past, Status},
     supervise::Health,
     worker::{Body, Pace},
@@ -47,6 +50,7 @@ pub struct Cluster {
     /// Those in force; a snapshot that was given out stays as it is.
     settings: Mutex<Arc<Settings>>,
     events: EventStream,
+    store: Choice,
     /// Absent in a worker process of another cluster.
     primary: Option<Running>,
 }
@@ -119,6 +123,8 @@ impl Cluster {
 
     /// Starts the primary, or becomes the worker this process was started for.
     pub(crate) fn start(settings: Settings, body: Body, supervised: bool) -> Result<Self> {
+        let store = Choice::new(settings.store.clone());
+        let body = with_store(body, store.clone());
         if let Some(invitation) = child::accept_invitation(&settings.name) {
             let pool = settings.pool.clone().build()?;
             child::become_worker(invitation, body, pool);
@@ -127,7 +133,7 @@ impl Cluster {
         let (sink, events) =
             events::queue(settings.event_queue, supervised && child::invited_to().is_none());
         if child::invited_to().is_some() {
-            return Ok(Self { settings: Mutex::new(settings), events, primary: None });
+            return Ok(Self { settings: Mutex::new(settings), events, store, primary: None });
         }
         let outside = Outside::take(supervised)?;
         if supervised && settings.reap_orphans {
@@ -137,7 +143,7 @@ impl Cluster {
             builder::take_name(&settings.name)?;
         }
         let primary = start_primary(settings.clone(), body, sink, outside, supervised)?;
-        Ok(Self { settings: Mutex::new(settings), events, primary: Some(primary) })
+        Ok(Self { settings: Mutex::new(settings), events, store, primary: Some(primary) })
     }
 
     /// Changes what workers are started with from now on (Node: `cluster.setupPrimary`). What `setup`
@@ -253,6 +259,15 @@ impl Cluster {
     /// cluster.
     pub fn region(&self, name: &str) -> Result<SharedBuffer> {
         self.running()?.regions.get(name)
+    }
+
+    /// The store that [`Builder::store`] chose: the same for all workers. The first call opens it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::store`](crate::Worker::store).
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        self.store.store()
     }
 
     /// Makes a channel: two ports, either of which can be sent to any worker of the cluster, or used
@@ -580,6 +595,14 @@ fn start_primary(
             )),
         },
     }
+}
+
+/// A body that finds the store when it starts.
+fn with_store(body: Body, store: Choice) -> Body {
+    Arc::new(move |worker| {
+        worker.choose_store(store.clone());
+        body(worker)
+    })
 }
 
 /// The one place that turns the mode into something else.

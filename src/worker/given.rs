@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
@@ -13,7 +14,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
     pool::Pool,
-    shared::{Regions, SharedBuffer},
+    shared::{
+        Regions, SharedBuffer,
+        store::{Choice, Store},
+    },
 };
 
 /// What a worker starts with. Nothing of it but the regions, and the pool where memory is shared, is
@@ -118,5 +122,21 @@ impl Worker {
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.state.given.pool
+    }
+
+    /// The store that [`Builder::store`](crate::Builder::store) chose: the same for all workers and for the
+    /// primary. The first call opens it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setting`] when none was chosen and processes have no default; as
+    /// `LmdbStore::open` or `RedisStore::open` when it cannot be opened.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        self.state.store.borrow().store()
+    }
+
+    /// Says which store the body will find. It comes with the body, from the program's own settings.
+    pub(crate) fn choose_store(&self, choice: Choice) {
+        self.state.store.replace(choice);
     }
 }

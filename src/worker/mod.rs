@@ -48,7 +48,7 @@ use crate::{
     event_loop::{self, EventLoop, JoinHandle},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     message::{Members, Message, Packing},
-    shared::SlotMeter,
+    shared::{SlotMeter, store::Choice},
 };
 use desk::Desk;
 
@@ -189,6 +189,7 @@ const ARRIVALS_PER_TURN: usize = 256;
 pub(crate) struct State {
     pub(crate) identity: Identity,
     given: Given,
+    store: RefCell<Choice>,
     name: String,
     link: Rc<dyn Link>,
     meter: SlotMeter,
@@ -227,6 +228,7 @@ impl State {
             name: format!("bimodal-worker-{}", identity.worker),
             identity,
             given,
+            store: RefCell::new(Choice::new(None)),
             link,
             meter,
             connected: Cell::new(true),

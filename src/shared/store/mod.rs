@@ -15,6 +15,7 @@ mod alarm;
 #[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod answer;
 mod check;
+mod choice;
 #[cfg(feature = "store-lmdb")]
 mod lmdb;
 mod memory;
@@ -31,6 +32,8 @@ use std::{fmt, time::Duration};
 
 pub use answer::Answer;
 pub use check::{MAX_KEY, MAX_LIFE, MAX_PUBLISHED, MAX_SCAN, MAX_TOPIC, MAX_VALUE, MIN_LIFE};
+pub(crate) use choice::Choice;
+pub use choice::Storage;
 #[cfg(feature = "store-lmdb")]
 pub use lmdb::{Lmdb, LmdbStore};
 pub use memory::MemoryStore;
