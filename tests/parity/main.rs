@@ -7,6 +7,10 @@
 
 #[path = "../serve/mod.rs"]
 mod serve;
+#[cfg(feature = "redis")]
+#[allow(dead_code)]
+#[path = "../store/server.rs"]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -56,6 +60,7 @@ mod shutdown;
 mod sockets;
 mod status;
 mod stopping;
+mod stores;
 mod supervised;
 mod supervising;
 mod thread;
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         pool::SCENARIOS,
         shared_memory::SCENARIOS,
         shared_locks::SCENARIOS,
+        stores::SCENARIOS,
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,

@@ -45,8 +45,8 @@ pub struct Backend {
     place: fn(&Directory) -> (String, Option<Server>),
 }
 
-/// What a store may hold, where its backend has such a setting.
-pub const CAPACITY: usize = 64 << 20;
+/// What a store may hold; the Redis server is told the same.
+const CAPACITY: usize = 64 << 20;
 
 pub const BACKENDS: &[Backend] = &[
     Backend {

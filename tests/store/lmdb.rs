@@ -117,7 +117,7 @@ fn settings() {
 
 fn long_path() {
     let directory = Directory::new();
-    let store = LmdbStore::open(&directory.path().join("d".repeat(120))).unwrap();
+    let store = LmdbStore::open(directory.path().join("d".repeat(120))).unwrap();
     let subscription = store.subscribe(b"t").wait().unwrap();
     store.publish(b"t", b"v").wait().unwrap();
     assert_eq!(subscription.wait(DEADLINE).unwrap().unwrap(), b"v");

@@ -1,4 +1,4 @@
-//! A Redis server of a test's own, on a Unix socket.
+//! A Redis server of a test's own, on a Unix socket, with room for 64 MB.
 
 use std::{
     fs,
@@ -48,7 +48,7 @@ impl Server {
     pub fn start_again(&mut self) {
         let mut command = Command::new(PROGRAM);
         command.args(["--port", "0", "--save", "", "--appendonly", "yes"]);
-        command.args(["--maxmemory", &super::fixture::CAPACITY.to_string()]);
+        command.args(["--maxmemory", "64mb"]);
         command.arg("--dir").arg(&self.directory).arg("--unixsocket").arg(self.socket());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         self.child = Some(child);
