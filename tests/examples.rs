@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 mod serve;
+#[cfg(feature = "store-lmdb")]
+#[path = "examples/stores.rs"]
+mod stores;
 mod support;
 
 use std::{
@@ -42,6 +45,10 @@ const SCENARIOS: &[Scenario] = &[
     both("memory_monitoring", memory_monitoring),
     both("rolling_reload", rolling_reload),
     both("heavy", heavy),
+    #[cfg(feature = "store-lmdb")]
+    both("sessions", stores::sessions),
+    #[cfg(feature = "store-lmdb")]
+    both("counter", stores::counter),
 ];
 
 /// To let the program decide, as in Node, and not the cluster.
@@ -305,10 +312,15 @@ fn start(example: &str, scene: &Scene, args: &[&str]) -> Program {
 
 /// Runs an example, and stops it in good order.
 fn run(example: &str, scene: &Scene, answers: impl Fn(&Address)) {
+    run_with(example, scene, &[], answers);
+}
+
+/// [`run`] with arguments.
+fn run_with(example: &str, scene: &Scene, args: &[&str], answers: impl Fn(&Address)) {
     static PORT_IN_USE: Mutex<()> = Mutex::new(());
     let _guard = PORT_IN_USE.lock();
     wait_until("port 3000 to be free", || TcpListener::bind(PORT).is_ok());
-    let mut program = start(example, scene, &[]);
+    let mut program = start(example, scene, args);
     program.line(|line| line.contains(" listens on http://127.0.0.1:3000"));
     answers(&PORT.parse().unwrap());
     program.signal(15);

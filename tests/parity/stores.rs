@@ -1,6 +1,8 @@
 //! The store of a cluster, as workers and the primary find it. What the store itself promises is tested in
 //! `tests/store`.
 
+#[cfg(feature = "store-lmdb")]
+use bimodal::store::Lmdb;
 use bimodal::{
     Builder, Cluster, ErrorKind, ExitStatus, Mode, Result, Setup, Worker, store::Storage,
 };
@@ -31,16 +33,18 @@ pub const SCENARIOS: &[Scenario] = &[
 /// A place that workers find: what the scenario makes, a worker is given.
 const PLACE: &str = "BIMODAL_TEST_STORE";
 
-fn at(builder: Builder, place: &str, storage: impl FnOnce(&str) -> Storage) -> Builder {
+fn at(scene: &Scene, builder: Builder, place: &str, storage: fn(String) -> Storage) -> Builder {
     let place = std::env::var(PLACE).unwrap_or_else(|_| place.into());
-    builder.store(storage(&place)).setup(Setup::new().env(PLACE, place))
+    let builder = builder.store(storage(place.clone()));
+    // A thread runs the very body that this program has made.
+    if scene.is_process() { builder.setup(Setup::new().env(PLACE, place)) } else { builder }
 }
 
 #[cfg(feature = "store-lmdb")]
 fn in_directory(scene: &Scene) -> (Builder, Directory) {
     let directory = Directory::new(scene);
-    let storage = |place: &str| Storage::Lmdb(place.into());
-    (at(scene.builder(), directory.0.to_str().unwrap(), storage), directory)
+    let storage = |place: String| Storage::Lmdb(Lmdb::new(place));
+    (at(scene, scene.builder(), directory.0.to_str().unwrap(), storage), directory)
 }
 
 #[cfg(feature = "store-lmdb")]
@@ -113,7 +117,7 @@ fn meet(scene: &Scene) {
     let server = (!worker).then(|| crate::server::Server::start(&directory.0));
     let url = server.as_ref().map_or_else(String::new, crate::server::Server::url);
     let launch =
-        |builder| at(builder, &url, |place| Storage::Redis(place.into())).launch(add_many).unwrap();
+        |builder: Builder| at(scene, builder, &url, Storage::Redis).launch(add_many).unwrap();
     let clusters = [launch(scene.builder()), launch(scene.another(scene.mode, "elsewhere"))];
     let fork = |cluster: &Cluster| [cluster.fork().unwrap(), cluster.fork().unwrap()];
     clusters.iter().for_each(|cluster| drop(fork(cluster)));
