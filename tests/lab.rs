@@ -11,6 +11,8 @@ mod faults;
 mod program;
 #[path = "lab/routes.rs"]
 mod routes;
+#[path = "lab/stored.rs"]
+mod stored;
 #[path = "lab/supervision.rs"]
 mod supervision;
 
@@ -32,6 +34,7 @@ use support::{
 const SCENARIOS: &[Scenario] = &[
     both("routes", routes::routes),
     both("refusals", routes::refusals),
+    both("stored", stored::stored),
     both("echo_streams_8_mib", routes::echo_streams_8_mib),
     both("several_addresses", routes::several_addresses),
     both("panic", faults::panic),

@@ -14,6 +14,7 @@ mod events;
 mod faults;
 mod policy;
 mod routes;
+mod stored;
 
 use std::{process::ExitCode, rc::Rc};
 
@@ -36,6 +37,8 @@ Routes:
                        the same in the pool; the loop goes on
   GET  /stats          the counters of all workers, as JSON
   GET  /ready          200 while the worker wants connections, 503 once a stop is announced
+  GET  /count          counts one on in the store that all share
+  GET  /session        how often this session came, kept in that store
   GET  /fault/KIND     panic, abort, segfault, stack-overflow, spin, exit,
                        leak-fd?n=N or leak-memory?mib=N";
 
@@ -56,6 +59,10 @@ struct Args {
     /// (default of threads) or reuse-port
     #[arg(long, value_name = "POLICY")]
     scheduling: Option<Scheduling>,
+    /// Keeps what /count and /session know in this directory [default of threads: in memory]
+    #[cfg(feature = "store-lmdb")]
+    #[arg(long, value_name = "DIRECTORY")]
+    store: Option<std::path::PathBuf>,
     /// Prints one line per event on stdout
     #[arg(long, value_enum, default_value_t = Form::Off)]
     events: Form,
@@ -85,6 +92,10 @@ fn run(args: Args) -> Result<()> {
     builder = args.policy.apply(builder);
     if let Some(scheduling) = args.scheduling {
         builder = builder.scheduling(scheduling);
+    }
+    #[cfg(feature = "store-lmdb")]
+    if let Some(directory) = args.store {
+        builder = builder.store(bimodal::store::Storage::Lmdb(directory.into()));
     }
     let report = builder.run({
         let addresses = args.listen;

@@ -16,7 +16,7 @@ use bimodal::{
 use http_body_util::Either;
 use serde::Serialize;
 
-use crate::faults::Fault;
+use crate::{faults::Fault, stored};
 
 /// The longest `/sleep` and `/burn`.
 const MAX_MS: u64 = 60_000;
@@ -105,6 +105,8 @@ enum Route {
     Burn,
     Stats,
     Ready,
+    Count,
+    Session,
     Fault(Fault),
 }
 
@@ -118,6 +120,8 @@ impl Route {
             "/burn" => Self::Burn,
             "/stats" => Self::Stats,
             "/ready" => Self::Ready,
+            "/count" => Self::Count,
+            "/session" => Self::Session,
             _ => Self::Fault(Fault::named(path.strip_prefix("/fault/")?)?),
         })
     }
@@ -162,6 +166,8 @@ async fn reply(lab: &Lab, route: Route, request: Request<Incoming>) -> Result<Re
         Route::Stats => http::json(lab.stats()),
         Route::Ready if lab.worker.is_ready() => http::text("ready\n"),
         Route::Ready => http::status(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        Route::Count => stored::count(&lab.worker).await,
+        Route::Session => stored::session(&lab.worker, request.headers()).await,
         Route::Sleep => {
             let ms = number(uri, "ms", None, MAX_MS)?;
             event_loop::sleep(Duration::from_millis(ms)).await;

@@ -8,6 +8,7 @@
 #[path = "../serve/mod.rs"]
 mod serve;
 #[cfg(feature = "redis")]
+// Its own suite uses the rest.
 #[allow(dead_code)]
 #[path = "../store/server.rs"]
 mod server;

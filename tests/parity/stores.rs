@@ -3,9 +3,7 @@
 
 #[cfg(feature = "store-lmdb")]
 use bimodal::store::Lmdb;
-use bimodal::{
-    Builder, Cluster, ErrorKind, ExitStatus, Mode, Result, Setup, Worker, store::Storage,
-};
+use bimodal::{Builder, ErrorKind, ExitStatus, Mode, Result, Setup, Worker, store::Storage};
 
 use crate::{
     bodies::idle,
@@ -119,7 +117,7 @@ fn meet(scene: &Scene) {
     let launch =
         |builder: Builder| at(scene, builder, &url, Storage::Redis).launch(add_many).unwrap();
     let clusters = [launch(scene.builder()), launch(scene.another(scene.mode, "elsewhere"))];
-    let fork = |cluster: &Cluster| [cluster.fork().unwrap(), cluster.fork().unwrap()];
+    let fork = |cluster: &bimodal::Cluster| [cluster.fork().unwrap(), cluster.fork().unwrap()];
     clusters.iter().for_each(|cluster| drop(fork(cluster)));
     let hears = clusters[1].store().unwrap().subscribe(b"news").wait().unwrap();
     clusters.iter().for_each(|cluster| drop(until_named(cluster, "message", 2)));

@@ -10,6 +10,8 @@ mod support;
 
 mod concurrency;
 mod expiry;
+// Some of it is for one backend only.
+#[cfg_attr(not(all(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod fixture;
 mod limits;
 #[cfg(feature = "store-lmdb")]
@@ -18,6 +20,7 @@ mod processes;
 mod programs;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg_attr(not(all(feature = "store-lmdb", feature = "redis")), allow(dead_code))]
 mod server;
 mod topics;
 mod values;

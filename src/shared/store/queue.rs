@@ -69,6 +69,7 @@ impl<J> Queue<J> {
     }
 
     /// Ends the thread that takes.
+    #[cfg(feature = "redis")]
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
         self.changed.notify_all();
