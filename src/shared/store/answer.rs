@@ -183,7 +183,8 @@ impl<T> Promise<T> {
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        self.give(Err(Error::new(ErrorKind::Closed, "the store's thread has ended")));
+        let ended = || Error::new(ErrorKind::Closed, "the store's thread has ended");
+        self.give(Err(if self.is_overdue(clock::now()) { overdue() } else { ended() }));
     }
 }
 

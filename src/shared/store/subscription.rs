@@ -115,7 +115,7 @@ impl Feed {
         change(&mut queue);
         let wakers = std::mem::take(&mut queue.wakers);
         drop(queue);
-        self.filled.notify_one();
+        self.filled.notify_all();
         wakers.into_iter().for_each(Waker::wake);
     }
 

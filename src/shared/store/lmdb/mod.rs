@@ -10,6 +10,7 @@
 
 mod notices;
 mod opened;
+mod sockets;
 mod tables;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

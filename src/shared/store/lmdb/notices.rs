@@ -9,12 +9,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsStr,
-    fs::{self, File},
     hash::{BuildHasher as _, RandomState},
     io,
-    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
-    path::{Path, PathBuf},
+    os::unix::net::UnixDatagram,
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -22,8 +20,7 @@ use std::{
 
 use heed::{Env, RwTxn};
 use parking_lot::Mutex;
-use rustix::fs::Mode;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     super::{
@@ -34,6 +31,7 @@ use super::{
         topics::{Membership, Topics},
     },
     opened::read,
+    sockets::Directory,
     tables::Tables,
     writer::{Job, Jobs},
 };
@@ -44,9 +42,6 @@ use crate::{
 
 /// How long a receiver that is full is waited for, the first time.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// The longest path of a Unix socket, without its end (unix(7)).
-const MAX_PATH: usize = 107;
 
 /// In front of the topic: values lost before (8 bytes), the topic's length (2).
 const HEAD: usize = 10;
@@ -80,7 +75,7 @@ impl Notices {
     ///
     /// The directory cannot be read.
     pub(super) fn new(path: &Path, env: Env, tables: Tables, jobs: Arc<Jobs>) -> io::Result<Self> {
-        let directory = Directory { path: path.into(), file: File::open(path)? };
+        let directory = Directory::new(path)?;
         directory.remove_the_dead()?;
         Ok(Self {
             directory,
@@ -95,7 +90,7 @@ impl Notices {
 
     pub(super) fn subscribe(self: &Arc<Self>, topic: &[u8]) -> Answer<Subscription> {
         let joined = self.join(topic).context(ErrorKind::Io, || {
-            format!("receive in the store's directory {}", self.directory.path.display())
+            format!("receive in the store's directory {}", self.directory.path().display())
         });
         let (name, subscription) = match joined {
             Ok(joined) => joined,
@@ -362,57 +357,4 @@ impl Sender {
 
 fn is_full(sent: &io::Result<usize>) -> bool {
     sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// The store's directory, where the sockets are.
-struct Directory {
-    path: PathBuf,
-    /// A way to it that is short enough for a socket's address.
-    file: File,
-}
-
-impl Directory {
-    fn address(&self, name: &str) -> io::Result<SockAddr> {
-        let path = self.path.join(name);
-        if path.as_os_str().len() <= MAX_PATH {
-            return SockAddr::unix(path);
-        }
-        SockAddr::unix(format!("/proc/self/fd/{}/{name}", self.file.as_raw_fd()))
-    }
-
-    /// A socket that only this user can send to.
-    fn bind(&self, name: &str) -> io::Result<UnixDatagram> {
-        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-        // Before it has a name: Linux gives the file the socket's own permissions.
-        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        socket.bind(&self.address(name)?)?;
-        Ok(UnixDatagram::from(std::os::fd::OwnedFd::from(socket)))
-    }
-
-    fn remove(&self, name: &str) {
-        match fs::remove_file(self.path.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("{name} stays in the store's directory: {error}");
-            }
-            _ => {}
-        }
-    }
-
-    /// Removes the sockets of processes that have ended without doing so.
-    fn remove_the_dead(&self) -> io::Result<()> {
-        let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str().filter(|name| is_socket(name)) else { continue };
-            let connected = probe.connect(&self.address(name)?);
-            if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                self.remove(name);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_socket(name: &str) -> bool {
-    name.starts_with("sub-") && Path::new(name).extension() == Some(OsStr::new("sock"))
 }

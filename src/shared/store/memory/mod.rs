@@ -124,9 +124,10 @@ impl Shared {
         let mut keys = Vec::new();
         for shard in &self.shards {
             keys.extend(shard.lock().keys(prefix, now).take(limit).map(<[u8]>::to_vec));
+            // Here, so that no more than twice the limit is ever held.
+            keys.sort_unstable();
+            keys.truncate(limit);
         }
-        keys.sort_unstable();
-        keys.truncate(limit);
         keys
     }
 }
