@@ -48,6 +48,8 @@ impl Server {
     pub fn start_again(&mut self) {
         let mut command = Command::new(PROGRAM);
         command.args(["--port", "0", "--save", "", "--appendonly", "yes"]);
+        // With the default, `everysec`, a write may be put off until after its reply.
+        command.args(["--appendfsync", "no"]);
         command.args(["--maxmemory", "64mb"]);
         command.arg("--dir").arg(&self.directory).arg("--unixsocket").arg(self.socket());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
