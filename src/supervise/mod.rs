@@ -278,7 +278,7 @@ impl fmt::Display for Decision {
                 write!(f, "worker {worker} gave no sign of life for {} ms", silent.as_millis())
             }
             Self::Recycle { worker, cause } => write!(f, "worker {worker} is recycled: {cause}"),
-            Self::Scale { from, to } => write!(f, "{from} workers become {to}"),
+            Self::Scale { from, to } => write!(f, "the number of workers goes from {from} to {to}"),
             Self::Reload => f.write_str("every worker is replaced"),
             Self::Reloaded => f.write_str("every worker was replaced"),
             Self::ReloadFailed { cause } => {
