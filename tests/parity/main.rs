@@ -61,6 +61,8 @@ mod shutdown;
 mod sockets;
 mod status;
 mod stopping;
+// Most of it needs a store that processes share.
+#[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code, unused_imports))]
 mod stores;
 mod supervised;
 mod supervising;
