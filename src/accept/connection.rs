@@ -206,6 +206,7 @@ impl Connection {
     }
 
     /// Whether bytes are there that nobody has read, whatever the loop knows of it.
+    #[cfg(feature = "http")]
     pub(crate) fn has_input(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         rustix::net::recv(self.socket(), &mut [0_u8; 1], flags).is_ok_and(|(_, there)| there > 0)
