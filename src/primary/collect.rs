@@ -14,7 +14,7 @@ use crate::{
     accept::Wanted,
     backend::{Event as Happened, Force},
     desk::Request,
-    error::Error,
+    error::{Error, ErrorKind},
     event::{ExitStatus, State, Step},
     event_loop::{self, sleep_until},
     events::Event,
@@ -142,7 +142,7 @@ impl Primary {
         self.dealt = dealt;
         for (address, error) in self.dispatcher.take_failures() {
             let text = format!("cannot accept connections on {address}");
-            let error = Error::caused(crate::ErrorKind::Listen, text, error);
+            let error = Error::caused(ErrorKind::Listen, text, error);
             self.sink.emit(Event::Error { worker: None, error });
         }
     }

@@ -1,6 +1,10 @@
 //! A worker in the primary's table.
 
-use crate::{event::ExitStatus, handle::WorkerHandle, supervise::Ending, supervise::Seat};
+use crate::{
+    event::ExitStatus,
+    handle::WorkerHandle,
+    supervise::{Ending, Seat},
+};
 
 /// A worker that has not ended.
 pub(super) struct Entry {

@@ -16,11 +16,8 @@ use crate::{
     error::{Context as _, ErrorKind, Result},
     event_loop::{self, Sleep, sleep},
     outside::{Notifier, Outside, Predecessor, Successor, init},
-    supervise::Decision,
+    supervise::{BOOT, Decision},
 };
-
-/// How long a new program may take to get ready when no time was chosen.
-const BOOT: Duration = Duration::from_secs(60);
 
 /// How long workers that are ready may take to listen on the rest of their addresses: ready is who listens on
 /// one.

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Decision, Seat, Sight,
+    Action, BOOT, Decision, Seat, Sight,
     rollout::Progress,
     seats::Place,
-    supervisor::{BOOT, Phase, RECYCLE_INTERVAL, Supervisor},
+    supervisor::{Phase, RECYCLE_INTERVAL, Supervisor},
 };
 use crate::id::WorkerId;
 

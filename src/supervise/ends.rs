@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Decision,
+    Action, BOOT, Decision,
     health::Rung,
-    supervisor::{BOOT, End, Phase, Record, Supervisor},
+    supervisor::{End, Phase, Record, Supervisor},
 };
 use crate::id::WorkerId;
 

@@ -37,6 +37,9 @@ pub use self::{
 };
 use crate::id::WorkerId;
 
+/// How long a successor, a worker's or the whole program's, may take to get ready when no time was chosen.
+pub(crate) const BOOT: Duration = Duration::from_secs(60);
+
 /// How a supervised cluster behaves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {

@@ -20,9 +20,6 @@ use super::{
 };
 use crate::id::WorkerId;
 
-/// How long a successor may take to get ready when no time was chosen.
-pub(super) const BOOT: Duration = Duration::from_secs(60);
-
 /// How often ages, requests and memory are looked at.
 pub(super) const RECYCLE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -213,7 +213,7 @@ impl Worker {
     /// Says that this worker can do its work: whoever waits for it, such as a reload, goes on. A worker
     /// that listens is ready with that; one that does not says so here. A second call changes nothing.
     pub fn ready(&self) {
-        self.state.is_ready();
+        self.state.got_ready();
         self.state.send(Note::Ready);
     }
 

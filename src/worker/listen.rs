@@ -137,7 +137,7 @@ impl Worker {
     fn announce(&self, listener: Option<crate::id::ListenerId>) -> Result<()> {
         self.check_staying()?;
         if let Some(listener) = listener {
-            self.state.is_ready();
+            self.state.got_ready();
             self.state.send(Note::Listening { listener });
         }
         Ok(())

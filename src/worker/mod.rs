@@ -338,7 +338,7 @@ impl State {
     }
 
     /// It listens, or says so itself.
-    fn is_ready(&self) {
+    fn got_ready(&self) {
         self.ready.set(true);
     }
 
