@@ -53,6 +53,7 @@ mod event;
 pub mod event_loop;
 mod events;
 mod fork;
+pub mod guide;
 mod handle;
 #[cfg(feature = "http")]
 pub mod http;

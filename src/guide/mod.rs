@@ -1,0 +1,10 @@
+#![doc = include_str!("00_front.md")]
+// Text only: nothing here can be called, and every snippet in Rust is run by the tests, but for those that would serve
+// for ever, which are compiled. `tests/guide.rs` sees to it that the front page leads to every chapter, that each ends
+// with questions, and that every correction names its source.
+
+#[doc = include_str!("01_why.md")]
+pub mod why {}
+
+#[doc = include_str!("02_port_sharing.md")]
+pub mod port_sharing {}
