@@ -8,3 +8,12 @@ pub mod why {}
 
 #[doc = include_str!("02_port_sharing.md")]
 pub mod port_sharing {}
+
+#[doc = include_str!("03_primary_and_workers.md")]
+pub mod primary_and_workers {}
+
+#[doc = include_str!("04_events.md")]
+pub mod events {}
+
+#[doc = include_str!("05_messages.md")]
+pub mod messages {}
