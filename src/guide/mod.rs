@@ -17,3 +17,12 @@ pub mod events {}
 
 #[doc = include_str!("05_messages.md")]
 pub mod messages {}
+
+#[doc = include_str!("06_scheduling.md")]
+pub mod scheduling {}
+
+#[doc = include_str!("07_crash_and_restart.md")]
+pub mod crash_and_restart {}
+
+#[doc = include_str!("08_shutdown_and_reload.md")]
+pub mod shutdown_and_reload {}
