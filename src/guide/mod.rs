@@ -26,3 +26,15 @@ pub mod crash_and_restart {}
 
 #[doc = include_str!("08_shutdown_and_reload.md")]
 pub mod shutdown_and_reload {}
+
+#[doc = include_str!("09_health.md")]
+pub mod health {}
+
+#[doc = include_str!("10_shared_state.md")]
+pub mod shared_state {}
+
+#[doc = include_str!("11_pools.md")]
+pub mod pools {}
+
+#[doc = include_str!("12_sessions.md")]
+pub mod sessions {}
