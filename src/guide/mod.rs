@@ -38,3 +38,15 @@ pub mod pools {}
 
 #[doc = include_str!("12_sessions.md")]
 pub mod sessions {}
+
+#[doc = include_str!("13_worker_threads.md")]
+pub mod worker_threads {}
+
+#[doc = include_str!("14_process_managers.md")]
+pub mod process_managers {}
+
+#[doc = include_str!("15_when_neither.md")]
+pub mod when_neither {}
+
+#[doc = include_str!("16_limits.md")]
+pub mod limits {}
