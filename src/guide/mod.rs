@@ -50,3 +50,6 @@ pub mod when_neither {}
 
 #[doc = include_str!("16_limits.md")]
 pub mod limits {}
+
+#[doc = include_str!("17_corrections.md")]
+pub mod corrections {}
