@@ -3,6 +3,8 @@
 //!
 //! That the snippets run, the doctests see to; that links between items hold, rustdoc does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{fs, path::Path};
 
 /// Lines of a chapter, shortest and longest. The appendix is a table, and may be what it is.
