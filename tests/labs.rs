@@ -84,13 +84,17 @@ fn killed(scene: &Scene) {
 
 fn blast_radius(scene: &Scene) {
     let figures = as_expected(scene, "blast-radius");
-    for damage in figures["damages"].as_array().unwrap() {
+    let damages = figures["damages"].as_array().unwrap();
+    let ends = ["101", "6 (SIGABRT)", "3"];
+    for (damage, end) in damages.iter().zip(ends) {
+        assert!(damage["status"].as_str().unwrap().contains(end), "{damage}");
         let all = !scene.is_process() && damage["fault"] != "panic";
         assert_eq!((&damage["own"], &damage["lost_of_own"]), (&json!(3), &json!(3)), "{damage}");
         assert_eq!(damage["lost_of_others"], json!(if all { 9 } else { 0 }), "{damage}");
         assert_eq!(damage["program_ended"], json!(all), "{damage}");
         assert_eq!(damage["new_client_answered"], json!(!all), "{damage}");
     }
+    assert_eq!(damages.len(), ends.len(), "{figures}");
 }
 
 fn endless_loop(scene: &Scene) {

@@ -48,6 +48,8 @@ const FAULTS: [&str; 3] = ["panic", "abort", "exit"];
 #[derive(Serialize)]
 struct Damage {
     fault: &'static str,
+    /// How the worker ended, or the program with it.
+    status: String,
     /// Connections of the worker that it happened in, this client's own not counted.
     own: usize,
     lost_of_own: usize,
@@ -58,11 +60,18 @@ struct Damage {
 
 fn run(mode: Mode) -> Result<Outcome> {
     let damages = FAULTS.iter().map(|fault| strike(mode, fault)).collect::<Result<Vec<_>>>()?;
-    let mut table =
-        Table::new(&["fault", "lost, its worker", "lost, other workers", "program", "new client"]);
+    let mut table = Table::new(&[
+        "fault",
+        "seen as",
+        "lost: its own",
+        "lost: others'",
+        "program",
+        "new client",
+    ]);
     for damage in &damages {
         table.row([
             damage.fault.into(),
+            damage.status.clone(),
             format!("{} of {}", damage.lost_of_own, damage.own),
             format!("{} of {}", damage.lost_of_others, CONNECTIONS - damage.own),
             if damage.program_ended { "ended" } else { "goes on" }.into(),
@@ -96,9 +105,13 @@ fn strike(mode: Mode, fault: &'static str) -> Result<Damage> {
     let _ = culprit.get(&format!("/fault/{fault}"));
     let ends_all = mode == Mode::Thread && fault != "panic";
     let patience = Duration::from_secs(if ends_all { 5 } else { 0 });
-    if server.ended(patience)?.is_none() {
-        server.event(|event| event["event"] == "exit")?;
-    }
+    let status = match server.ended(patience)? {
+        Some(status) => status.to_string(),
+        None => {
+            let exit = server.event(|event| event["event"] == "exit")?;
+            exit["status"].as_str().unwrap_or_default().to_owned()
+        }
+    };
     let mut lost = [0, 0];
     let own = clients.iter().filter(|(worker, _)| *worker == victim).count();
     for (worker, client) in &mut clients {
@@ -106,6 +119,7 @@ fn strike(mode: Mode, fault: &'static str) -> Result<Damage> {
     }
     Ok(Damage {
         fault,
+        status,
         own,
         lost_of_own: lost[0],
         lost_of_others: lost[1],
