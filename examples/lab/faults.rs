@@ -6,7 +6,7 @@ use std::{fs::File, hint::black_box, mem, process};
 use bimodal::http::Uri;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::routes::number;
+use super::routes::number;
 
 /// More descriptors than any usual limit, and more memory than a machine for lessons has.
 const MAX_DESCRIPTORS: u64 = 1_000_000;

@@ -16,7 +16,7 @@ mod policy;
 mod routes;
 mod stored;
 
-use std::{process::ExitCode, rc::Rc};
+use std::{ffi::OsString, process::ExitCode, rc::Rc};
 
 use bimodal::{Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http};
 use clap::Parser;
@@ -71,8 +71,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    start(std::env::args_os())
+}
+
+/// The program with these arguments, the first of which is its name.
+pub(crate) fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     env_logger::Builder::from_env(Env::default().default_filter_or("warn")).init();
-    match run(Args::parse()) {
+    match run(Args::parse_from(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lab: {error}");

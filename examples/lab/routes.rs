@@ -16,7 +16,7 @@ use bimodal::{
 use http_body_util::Either;
 use serde::Serialize;
 
-use crate::{faults::Fault, stored};
+use super::{faults::Fault, stored};
 
 /// The longest `/sleep` and `/burn`.
 const MAX_MS: u64 = 60_000;
