@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `redis` needs `redis-server` on the PATH, and runs one that writes nothing to the disk, over a Unix socket; it is left
-//! out if there is none. `setpriv` of util-linux sees to it that the server does not outlive a bench that is killed. The figure is the time of all, divided by the calls of all.
+//! out if there is none. `setpriv` of util-linux sees to it that the server does not outlive a bench that is killed.
+//! The figure is the time of all, divided by the calls of all.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to stop")]
 
