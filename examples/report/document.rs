@@ -1,0 +1,154 @@
+//! REPORT.md, from the sections and from what was run.
+
+use std::fmt::Write as _;
+
+use crate::{
+    Places, Result,
+    chart::Charts,
+    clock,
+    experiment::Experiment,
+    results::{Run, Store},
+    section::{Bar, Decision, Section},
+};
+
+const HEAD: &str = include_str!("notes/head.md");
+const THREATS: &str = include_str!("notes/threats.md");
+
+/// One experiment with what it has.
+struct Part<'a> {
+    experiment: &'a dyn Experiment,
+    found: Option<(Section, Run, usize)>,
+}
+
+/// Writes the charts, and the report beside them.
+pub(crate) fn write(all: &[Box<dyn Experiment>], store: &Store, places: &Places) -> Result<()> {
+    let charts = Charts::new(&places.results);
+    let mut parts = Vec::new();
+    for experiment in all {
+        let found = match store.latest(experiment.id()) {
+            Some(results) => {
+                let section = experiment
+                    .section(&results, &charts)
+                    .map_err(|error| format!("the section {}: {error}", experiment.id()))?;
+                Some((section, results.run.clone(), results.len()))
+            }
+            None => None,
+        };
+        parts.push(Part { experiment: experiment.as_ref(), found });
+    }
+    std::fs::write(&places.report, text(&parts, places.link))?;
+    Ok(())
+}
+
+fn text(parts: &[Part<'_>], link: &str) -> String {
+    let mut text = String::from(HEAD);
+    text += &runs(parts);
+    text += &bars(parts);
+    text += &decisions(parts);
+    for part in parts {
+        text += &section(part, link);
+    }
+    text + THREATS
+}
+
+/// Where the figures come from; every run that is different from the one before it.
+fn runs(parts: &[Part<'_>]) -> String {
+    let mut text = String::from("\n## Where the figures come from\n\n");
+    let mut before: Option<&Run> = None;
+    for (_, run, _) in parts.iter().filter_map(|part| part.found.as_ref()) {
+        if before.is_none_or(|before| before.at != run.at) {
+            // Writing into a string cannot fail.
+            let _ = writeln!(
+                text,
+                "* {}, commit `{}`, profile `{}`{}: {}.",
+                clock::date(run.at),
+                run.commit,
+                run.profile,
+                if run.quick { ", a quick run whose figures are not to be quoted" } else { "" },
+                run.machine.line(),
+            );
+            let _ = writeln!(text, "  Rivals: {}.", run.rivals.join("; "));
+            before = Some(run);
+        }
+    }
+    if before.is_none() {
+        text += "Nothing was run yet.\n";
+    }
+    text
+}
+
+/// Every aim, with what came out.
+fn bars(parts: &[Part<'_>]) -> String {
+    let mut text = String::from("\n## Aims\n\n| aim | measured | | where |\n|---|---|---|---|\n");
+    for (id, bar) in each(parts, |section| &section.bars) {
+        let Bar { aim, measured, met } = bar;
+        let met = match met {
+            Some(true) => "met",
+            Some(false) => "**not met**",
+            None => "no figures",
+        };
+        let _ = writeln!(text, "| {aim} | {measured} | {met} | {} |", anchor(id));
+    }
+    text
+}
+
+fn decisions(parts: &[Part<'_>]) -> String {
+    let mut text = String::from("\n## Which mode, which scheduling\n\n");
+    text += "What depends on figures is chosen from those below.\n\n";
+    text += "| need | mode | scheduling | why | where |\n|---|---|---|---|---|\n";
+    for (id, row) in each(parts, |section| &section.decisions) {
+        let Decision { need, mode, scheduling, why } = row;
+        let _ = writeln!(text, "| {need} | {mode} | {scheduling} | {why} | {} |", anchor(id));
+    }
+    text
+}
+
+/// What all sections have of one kind, with the name of each one's experiment.
+fn each<'a, T: 'a>(
+    parts: &'a [Part<'_>],
+    of: impl Fn(&'a Section) -> &'a Vec<T>,
+) -> impl Iterator<Item = (&'static str, &'a T)> {
+    parts.iter().flat_map(move |part| {
+        let section = part.found.as_ref().map(|(section, _, _)| section);
+        let all = section.map(&of).into_iter().flatten();
+        all.map(|one| (part.experiment.id(), one))
+    })
+}
+
+fn anchor(id: &str) -> String {
+    format!("[{id}](#{})", id.to_lowercase())
+}
+
+fn section(part: &Part<'_>, link: &str) -> String {
+    let (id, mut text) = (part.experiment.id(), String::new());
+    let _ = writeln!(text, "\n<a id=\"{}\"></a>\n", id.to_lowercase());
+    let _ =
+        writeln!(text, "## {id}. {}\n\n{}", part.experiment.title(), part.experiment.question());
+    let Some((section, run, cells)) = &part.found else {
+        return text + "\nNot run.\n";
+    };
+    let _ = writeln!(text, "\n{}\n", section.setup);
+    let quick = if run.quick { " --quick" } else { "" };
+    let _ =
+        writeln!(text, "```sh\ncargo run --release --example report -- --only {id}{quick}\n```");
+    let _ = writeln!(text, "\n{cells} cells, commit `{}`.", run.commit);
+    for table in &section.tables {
+        let _ = write!(text, "\n{}", table.markdown());
+    }
+    for chart in &section.charts {
+        let _ = write!(text, "\n![{}]({link}{})\n", chart.shows, chart.file);
+    }
+    list(&mut text, "What it means", &section.meaning);
+    list(&mut text, "What would overturn it", &section.overturn);
+    if !section.notes.is_empty() {
+        let _ = write!(text, "\n{}", section.notes);
+    }
+    text
+}
+
+fn list(text: &mut String, title: &str, entries: &[String]) {
+    if !entries.is_empty() {
+        let _ = writeln!(text, "\n**{title}**\n");
+        entries.iter().for_each(|entry| *text += &format!("* {entry}\n"));
+    }
+}
