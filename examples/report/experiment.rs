@@ -6,8 +6,8 @@ use bimodal::Mode;
 use serde_json::Value;
 
 use crate::{
-    Result, chart::Charts, e6_balance::Balance, plan::Plan, programs::Programs, results::Results,
-    section::Section,
+    Result, chart::Charts, e6_balance::Balance, e8_start::Start, plan::Plan, programs::Programs,
+    results::Results, section::Section,
 };
 
 /// One arm in one round: what is run, kept and resumed as a whole.
@@ -56,5 +56,5 @@ pub(crate) trait Experiment {
 
 /// All of them, in the order of the report.
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(Balance)]
+    vec![Box::new(Balance), Box::new(Start)]
 }

@@ -18,8 +18,10 @@
 mod chart;
 mod child;
 mod clock;
+mod criterion;
 mod document;
 mod e6_balance;
+mod e8_start;
 mod experiment;
 mod http;
 mod machine;
