@@ -60,7 +60,12 @@ pub(crate) fn run(name: &str, filter: &str, bench: &Bench<'_>) -> Result<Run> {
         // Less than half of Criterion's own times, and enough for its samples.
         command.args(["--warm-up-time", "1", "--measurement-time", "2"]);
     }
-    let output = output(&mut command).map_err(|error| format!("the bench {name}: {error}"))?;
+    let said = home.0.join("said");
+    command.stderr(fs::File::create(&said)?);
+    let output = output(&mut command).map_err(|error| {
+        let said = fs::read_to_string(&said).unwrap_or_default();
+        format!("the bench {name}: {error}; it said: {}", said.trim())
+    })?;
     let figures = figures_under(&home.0)?;
     if figures.is_empty() {
         return Err(format!("the bench {name} has nothing that {filter:?} lets through").into());
@@ -223,7 +228,7 @@ impl Figure {
     }
 
     /// `2.60 ms [2.50 ms, 2.70 ms]`.
-    fn cell(self) -> String {
+    pub(crate) fn cell(self) -> String {
         let [median, low, high] =
             [self.median, self.low, self.high].map(|ns| section::time(ns / 1e9));
         format!("{median} [{low}, {high}]")

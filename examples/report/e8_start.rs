@@ -151,7 +151,10 @@ impl Found {
                 ));
             }
         }
-        for (name, node) in [(STARTED[0], NODE_STARTED), (REPLACED[0], NODE_REPLACED)] {
+        for (name, node, what) in [
+            (STARTED[0], NODE_STARTED, "fork to `listening`"),
+            (REPLACED[0], NODE_REPLACED, "SIGKILL to a replacement that listens"),
+        ] {
             if let (Some(ours), Some(node)) = (self.get(name), self.0.scripts.get(node)) {
                 let times = node.value / ours.per(MS).value;
                 lines.push(format!(

@@ -6,8 +6,9 @@ use bimodal::Mode;
 use serde_json::Value;
 
 use crate::{
-    Result, chart::Charts, e6_balance::Balance, e8_start::Start, plan::Plan, programs::Programs,
-    results::Results, section::Section,
+    Result, chart::Charts, e6_balance::Balance, e8_start::Start, e10_counter::Counter,
+    e11_store::Stores, e12_messages::Messages, plan::Plan, programs::Programs, results::Results,
+    section::Section,
 };
 
 /// One arm in one round: what is run, kept and resumed as a whole.
@@ -56,5 +57,11 @@ pub(crate) trait Experiment {
 
 /// All of them, in the order of the report.
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(Balance), Box::new(Start)]
+    vec![
+        Box::new(Balance),
+        Box::new(Start),
+        Box::new(Counter),
+        Box::new(Stores),
+        Box::new(Messages),
+    ]
 }
