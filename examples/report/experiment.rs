@@ -56,5 +56,10 @@ pub(crate) trait Experiment {
 
 /// All of them, in the order of the report.
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(Balance)]
+    vec![
+        Box::new(Throughput),
+        Box::new(Churn),
+        Box::new(Latency),
+        Box::new(Balance),
+    ]
 }
