@@ -72,7 +72,8 @@ impl Experiment for Throughput {
         let server = start(&cell.arm, bench)?;
         let mut found = Vec::new();
         for connections in COUNTS {
-            let load = measure::closed(&server.url("/plaintext"), connections, length(&bench.plan))?;
+            let load =
+                measure::closed(&server.url("/plaintext"), connections, length(&bench.plan))?;
             let measured = measure::with_cpu(&server, &load, warmup(&bench.plan))?;
             found.push(At { connections, measured });
         }
@@ -237,7 +238,9 @@ impl Found {
             .collect();
         if let Some(noise) = noise {
             let change = noise.change();
-            lines.push(format!("The same arm twice differs by {change}: no smaller difference means anything here."));
+            lines.push(format!(
+                "The same arm twice differs by {change}: no smaller difference means anything here."
+            ));
         }
         for rival in rivals::SERVERS.map(|(name, _)| name) {
             if let Some(cost) = self.cost("process/shared", rival, AIM_AT) {

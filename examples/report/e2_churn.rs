@@ -186,7 +186,9 @@ impl Found {
         ];
         let line = |(a, b, what): (&str, &str, &str)| {
             let Interval { value, low, high } = self.cost(a, b)?;
-            let text = format!("{what} (`{a}` over `{b}`): {value:.2} times the CPU per connection [{low:.2}, {high:.2}].");
+            let text = format!(
+                "{what} (`{a}` over `{b}`): {value:.2} times the CPU per connection [{low:.2}, {high:.2}]."
+            );
             Some(text[..1].to_uppercase() + &text[1..])
         };
         pairs.into_iter().filter_map(line).collect()
@@ -196,10 +198,7 @@ impl Found {
         let mut bars = Vec::new();
         for mode in ["process", "thread"] {
             let (shared, dealt) = (format!("{mode}/shared"), format!("{mode}/round-robin"));
-            let aims = [
-                (&dealt, shared.as_str(), 1.7),
-                (&shared, "nginx", 1.2),
-            ];
+            let aims = [(&dealt, shared.as_str(), 1.7), (&shared, "nginx", 1.2)];
             for (a, b, most) in aims {
                 let cost = self.cost(a, b);
                 bars.push(Bar {
@@ -210,7 +209,9 @@ impl Found {
             }
             let times = self.against_node(&dealt);
             bars.push(Bar {
-                aim: format!("`{dealt}`: at least 4 times the connections per second of Node's cluster"),
+                aim: format!(
+                    "`{dealt}`: at least 4 times the connections per second of Node's cluster"
+                ),
                 measured: times.map_or("-".into(), |times| format!("{times:.1}")),
                 met: times.map(|times| times >= 4.0),
             });

@@ -83,7 +83,15 @@ impl Experiment for Latency {
         let capacity = Measured::new(&most.run()?, None).per_second;
         let sweep = Sweep {
             small: sweep(&server, &SMALL, capacity, "/plaintext", KEPT, Reuse::KeepAlive, bench)?,
-            long: sweep(&server, &LONG, WORKERS as f64 / SERVICE, "/burn?ms=1", ENOUGH, Reuse::Close, bench)?,
+            long: sweep(
+                &server,
+                &LONG,
+                WORKERS as f64 / SERVICE,
+                "/burn?ms=1",
+                ENOUGH,
+                Reuse::Close,
+                bench,
+            )?,
         };
         server.stop();
         Ok(serde_json::to_value(sweep)?)
@@ -173,12 +181,17 @@ impl Found {
 
     fn small(&self) -> Table {
         let head: Vec<_> = SMALL.iter().map(|percent| format!("{percent} %")).collect();
-        let head: Vec<_> = ["small: p50, p99"].into_iter().chain(head.iter().map(String::as_str)).collect();
+        let head: Vec<_> =
+            ["small: p50, p99"].into_iter().chain(head.iter().map(String::as_str)).collect();
         let mut table = Table::new("", &head);
         for (arm, _) in &self.arms {
             let cell = |percent| {
                 let at = |of| self.at(arm, |sweep| &sweep.small, percent, of);
-                format!("{}, {}", time(at(|point| point.measured.p50)), time(at(|point| point.measured.p99)))
+                format!(
+                    "{}, {}",
+                    time(at(|point| point.measured.p50)),
+                    time(at(|point| point.measured.p99))
+                )
             };
             table.row([arm.clone()].into_iter().chain(SMALL.map(cell)));
         }
@@ -186,12 +199,17 @@ impl Found {
     }
 
     fn long(&self) -> Table {
-        let head = ["long: p50, p99", "30 %", "60 %", "80 %", "90 %", "failed", "driver late (p99)"];
+        let head =
+            ["long: p50, p99", "30 %", "60 %", "80 %", "90 %", "failed", "driver late (p99)"];
         let mut table = Table::new("", &head);
         for (arm, rounds) in &self.arms {
             let cell = |percent| {
                 let at = |of| self.at(arm, |sweep| &sweep.long, percent, of);
-                format!("{}, {}", time(at(|point| point.measured.p50)), time(at(|point| point.measured.p99)))
+                format!(
+                    "{}, {}",
+                    time(at(|point| point.measured.p50)),
+                    time(at(|point| point.measured.p99))
+                )
             };
             let points = rounds.iter().flat_map(|sweep| sweep.small.iter().chain(&sweep.long));
             let failed: u64 = points.map(|point| point.measured.failed()).sum();
@@ -212,9 +230,17 @@ impl Found {
 
     fn charts(&self, charts: &Charts) -> Result<Vec<Chart>> {
         Ok(vec![
-            charts.lines("e3-small.svg", "p99 of small requests against load", &self.small_chart())?,
+            charts.lines(
+                "e3-small.svg",
+                "p99 of small requests against load",
+                &self.small_chart(),
+            )?,
             charts.lines("e3-long.svg", "p99 of long requests against load", &self.long_chart())?,
-            charts.lines("e3-tail.svg", "how many long requests take longer than a time", &self.tail_chart())?,
+            charts.lines(
+                "e3-tail.svg",
+                "how many long requests take longer than a time",
+                &self.tail_chart(),
+            )?,
         ])
     }
 
@@ -222,7 +248,10 @@ impl Found {
         let series = |(arm, _): &(String, Vec<Sweep>)| {
             let (mode, policy) = mode_and_policy(arm)?;
             let point = |percent: &u32| {
-                (f64::from(*percent), self.at(arm, which, *percent, |point| point.measured.p99) * 1e3)
+                (
+                    f64::from(*percent),
+                    self.at(arm, which, *percent, |point| point.measured.p99) * 1e3,
+                )
             };
             let points = percents.iter().map(point).collect();
             Some(Series { name: arm.clone(), style: Style::policy(mode, policy), points })
@@ -242,10 +271,15 @@ impl Found {
 
     fn long_chart(&self) -> Lines<'static> {
         let mut series = self.series(|sweep| &sweep.long, &LONG);
-        for (number, policy) in [Scheduling::Shared, Scheduling::ReusePort].into_iter().enumerate() {
+        for (number, policy) in [Scheduling::Shared, Scheduling::ReusePort].into_iter().enumerate()
+        {
             let p99 = |percent| quantile(&model(policy, percent), 0.99) * 1e3;
             let points = LONG.map(|percent| (f64::from(percent), p99(percent))).to_vec();
-            series.push(Series { name: format!("model, {policy}"), style: Style::other(number), points });
+            series.push(Series {
+                name: format!("model, {policy}"),
+                style: Style::other(number),
+                points,
+            });
         }
         Lines {
             title: "Requests that compute for 1 ms, a connection each: p99",
@@ -274,7 +308,8 @@ impl Found {
 
     /// The p99 of long requests at the load that is compared, with the arm, the best first.
     fn order(&self) -> Vec<(f64, &str)> {
-        let p99 = |arm: &str| self.at(arm, |sweep| &sweep.long, COMPARED, |point| point.measured.p99);
+        let p99 =
+            |arm: &str| self.at(arm, |sweep| &sweep.long, COMPARED, |point| point.measured.p99);
         let mut order: Vec<_> = self.arms.iter().map(|(arm, _)| (p99(arm), arm.as_str())).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         order
@@ -282,7 +317,8 @@ impl Found {
 
     /// Whether one queue is better than chance, in every mode that was measured; the ratio of the worst.
     fn chance_over_one_queue(&self) -> Option<f64> {
-        let p99 = |arm: String| self.at(&arm, |sweep| &sweep.long, COMPARED, |point| point.measured.p99);
+        let p99 =
+            |arm: String| self.at(&arm, |sweep| &sweep.long, COMPARED, |point| point.measured.p99);
         let ratio = |mode| p99(format!("{mode}/reuse-port")) / p99(format!("{mode}/shared"));
         MODES.into_iter().map(ratio).filter(|ratio| ratio.is_finite()).reduce(f64::min)
     }
@@ -290,7 +326,10 @@ impl Found {
     fn meaning(&self) -> Vec<String> {
         let order: Vec<_> =
             self.order().iter().map(|(p99, arm)| format!("`{arm}` {}", time(*p99))).collect();
-        let mut lines = vec![format!("p99 of long requests at {COMPARED} % load, the shortest first: {}.", order.join(", "))];
+        let mut lines = vec![format!(
+            "p99 of long requests at {COMPARED} % load, the shortest first: {}.",
+            order.join(", ")
+        )];
         if let Some(ratio) = self.chance_over_one_queue() {
             lines.push(format!(
                 "Chance (`reuse-port`) has {ratio:.1} times the p99 of one queue (`shared`) at {COMPARED} % load, in the mode where \
@@ -305,7 +344,9 @@ impl Found {
     fn bar(&self) -> Bar {
         let ratio = self.chance_over_one_queue();
         Bar {
-            aim: format!("at {COMPARED} % load the p99 under `shared` is below that under `reuse-port`, as in the model, in both modes"),
+            aim: format!(
+                "at {COMPARED} % load the p99 under `shared` is below that under `reuse-port`, as in the model, in both modes"
+            ),
             measured: ratio.map_or("-".into(), |ratio| format!("{ratio:.2} times at least")),
             met: ratio.map(|ratio| ratio > 1.0),
         }

@@ -6,8 +6,7 @@ use bimodal::Mode;
 use serde_json::Value;
 
 use crate::{
-    Result, chart::Charts, e6_balance::Balance, plan::Plan, programs::Programs, results::Results,
-    section::Section,
+    Result, chart::Charts, plan::Plan, programs::Programs, results::Results, section::Section,
 };
 
 /// One arm in one round: what is run, kept and resumed as a whole.
@@ -57,9 +56,9 @@ pub(crate) trait Experiment {
 /// All of them, in the order of the report.
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
     vec![
-        Box::new(Throughput),
-        Box::new(Churn),
-        Box::new(Latency),
-        Box::new(Balance),
+        Box::new(crate::e1_throughput::Throughput),
+        Box::new(crate::e2_churn::Churn),
+        Box::new(crate::e3_latency::Latency),
+        Box::new(crate::e6_balance::Balance),
     ]
 }

@@ -89,7 +89,12 @@ pub(crate) fn closed(url: &str, connections: usize, time: Duration) -> Result<Lo
 }
 
 /// A load at random times, so many per second on average, on so many connections at most.
-pub(crate) fn poisson(url: &str, per_second: f64, connections: usize, time: Duration) -> Result<Load> {
+pub(crate) fn poisson(
+    url: &str,
+    per_second: f64,
+    connections: usize,
+    time: Duration,
+) -> Result<Load> {
     Ok(closed(url, connections, time)?.arrival(Arrival::Poisson { per_second }))
 }
 
