@@ -71,7 +71,7 @@ impl Experiment for Balance {
     }
 
     fn cells(&self, plan: &Plan, _: &Programs) -> Vec<Cell> {
-        interleaved(&crossed(&POLICIES), plan.either(5, 2), Duration::from_millis(300))
+        interleaved(&crossed(&POLICIES), plan.either(5, 1), Duration::from_millis(500))
     }
 
     fn run(&self, cell: &Cell, bench: &Bench<'_>) -> Result<Value> {
@@ -97,8 +97,7 @@ impl Experiment for Balance {
             charts: vec![found.chart(charts)?],
             meaning: found.meaning(),
             overturn: vec![
-                "Another kernel: under `shared` between processes it decides who is woken for a connection (here the one \
-                 that began to wait last)."
+                "Another kernel: under `shared` between processes it decides who is woken for a connection."
                     .to_owned(),
                 "More connections than here: a hash evens out with their number (1.13 with 1024 over 8 workers \
                  in theory)."

@@ -59,6 +59,10 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(crate::e1_throughput::Throughput),
         Box::new(crate::e2_churn::Churn),
         Box::new(crate::e3_latency::Latency),
+        Box::new(crate::e4_slow_request::SlowRequest),
+        Box::new(crate::e5_stuck_worker::StuckWorker),
         Box::new(crate::e6_balance::Balance),
+        Box::new(crate::e15_supervision::Supervision),
+        Box::new(crate::e16_overload::Overload),
     ]
 }

@@ -150,3 +150,26 @@ fn thinned(all: &[(f64, f64)]) -> Vec<(f64, f64)> {
     }
     kept
 }
+
+/// What happened in a piece of a load's time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Beat {
+    /// When it began, in seconds from the load's begin.
+    pub(crate) at: f64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    /// The longest latency in it, in seconds.
+    pub(crate) slowest: f64,
+}
+
+/// A load's timeline in pieces of this length, a multiple of 10 ms.
+pub(crate) fn beats(outcome: &Outcome, length: Duration) -> Vec<Beat> {
+    let pieces = outcome.timeline.chunks((length.as_millis() as usize / 10).max(1));
+    let beat = |ticks: &[bimodal::load::Tick]| Beat {
+        at: ticks[0].at.as_secs_f64(),
+        completed: ticks.iter().map(|tick| tick.completed).sum(),
+        failed: ticks.iter().map(|tick| tick.failed).sum(),
+        slowest: ticks.iter().map(|tick| tick.slowest).max().unwrap_or_default().as_secs_f64(),
+    };
+    pieces.map(beat).collect()
+}
