@@ -46,6 +46,7 @@ pub mod clock;
 mod cluster;
 mod config;
 mod desk;
+mod dice;
 pub mod docs;
 mod error;
 mod event;
@@ -56,7 +57,8 @@ mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
-
+#[cfg(feature = "compare")]
+pub mod load;
 mod message;
 mod observers;
 mod outside;

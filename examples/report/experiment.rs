@@ -6,9 +6,7 @@ use bimodal::Mode;
 use serde_json::Value;
 
 use crate::{
-    Result, chart::Charts, e6_balance::Balance, e8_start::Start, e10_counter::Counter,
-    e11_store::Stores, e12_messages::Messages, plan::Plan, programs::Programs, results::Results,
-    section::Section,
+    Result, chart::Charts, plan::Plan, programs::Programs, results::Results, section::Section,
 };
 
 /// One arm in one round: what is run, kept and resumed as a whole.
@@ -58,10 +56,17 @@ pub(crate) trait Experiment {
 /// All of them, in the order of the report.
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
     vec![
-        Box::new(Balance),
-        Box::new(Start),
-        Box::new(Counter),
-        Box::new(Stores),
-        Box::new(Messages),
+        Box::new(crate::e1_throughput::Throughput),
+        Box::new(crate::e2_churn::Churn),
+        Box::new(crate::e3_latency::Latency),
+        Box::new(crate::e4_slow_request::SlowRequest),
+        Box::new(crate::e5_stuck_worker::StuckWorker),
+        Box::new(crate::e6_balance::Balance),
+        Box::new(crate::e8_start::Start),
+        Box::new(crate::e10_counter::Counter),
+        Box::new(crate::e11_store::Stores),
+        Box::new(crate::e12_messages::Messages),
+        Box::new(crate::e15_supervision::Supervision),
+        Box::new(crate::e16_overload::Overload),
     ]
 }
