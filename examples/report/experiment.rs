@@ -62,6 +62,7 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(crate::e4_slow_request::SlowRequest),
         Box::new(crate::e5_stuck_worker::StuckWorker),
         Box::new(crate::e6_balance::Balance),
+        Box::new(crate::e7_faults::Faults),
         Box::new(crate::e8_start::Start),
         Box::new(crate::e10_counter::Counter),
         Box::new(crate::e11_store::Stores),

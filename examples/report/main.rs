@@ -31,6 +31,7 @@ mod e3_latency;
 mod e4_slow_request;
 mod e5_stuck_worker;
 mod e6_balance;
+mod e7_faults;
 mod e8_start;
 mod experiment;
 mod http;
