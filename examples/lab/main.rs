@@ -19,7 +19,9 @@ mod stored;
 
 use std::{process::ExitCode, rc::Rc};
 
-use bimodal::{Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http};
+use bimodal::{
+    Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http, pool::Pool,
+};
 use clap::Parser;
 use env_logger::Env;
 
@@ -68,6 +70,9 @@ struct Args {
     /// Prints one line per event on stdout
     #[arg(long, value_enum, default_value_t = Form::Off)]
     events: Form,
+    /// How many threads a pool has at most: there is one pool for all threads, one for each process
+    #[arg(long, value_name = "N")]
+    pool_threads: Option<usize>,
     #[command(flatten)]
     policy: Policy,
     #[command(flatten)]
@@ -96,6 +101,9 @@ fn run(args: Args) -> Result<()> {
     builder = args.data.declare(args.policy.apply(builder));
     if let Some(scheduling) = args.scheduling {
         builder = builder.scheduling(scheduling);
+    }
+    if let Some(threads) = args.pool_threads {
+        builder = builder.pool(Pool::builder().threads(1..=threads));
     }
     #[cfg(feature = "store-lmdb")]
     if let Some(directory) = args.store {

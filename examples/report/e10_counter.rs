@@ -91,9 +91,15 @@ impl Experiment for Counter {
             ],
             bars: vec![found.bar()],
             decisions: found.decision().into_iter().collect(),
-            notes: "",
+            notes: include_str!("notes/e10.md"),
         })
     }
+}
+
+/// Three digits that say something, of a ratio.
+fn short(ratio: f64) -> String {
+    let decimals = if ratio < 1.0 { 3 } else { 2_usize.saturating_sub(ratio.log10() as usize) };
+    format!("{ratio:.decimals$}")
 }
 
 fn name(mode: Mode, way: &str) -> String {
@@ -159,8 +165,7 @@ impl Found {
         let mut lines = Vec::new();
         if let Some(ratio) = self.memfd_to_arc() {
             lines.push(format!(
-                "An atomic number in a memfd between processes costs {} against one in an `Arc` between threads. Its pages \
-                 are the same pages of memory, and the instruction is the same.",
+                "An atomic number in a memfd between processes costs {} against one in an `Arc` between threads.",
                 ratio.change()
             ));
         }
@@ -176,7 +181,8 @@ impl Found {
             if let (Some(base), Some(other)) = (base, other) {
                 let Interval { value, low, high } = other.times(base);
                 lines.push(format!(
-                    "Between processes {what} costs {value:.3} times [{low:.3}, {high:.3}] what the atomic number costs."
+                    "Between processes {what} costs {} times [{}, {}] what the atomic number costs.",
+                    short(value), short(low), short(high)
                 ));
             }
         }

@@ -41,8 +41,11 @@ const FAULTS: [(&str, &str); 8] = [
     ("exit", "/fault/exit"),
     ("spin", "/fault/spin"),
     ("leak-fd", "/fault/leak-fd?n=10000"),
-    ("leak-memory", "/fault/leak-memory?mib=128"),
+    ("leak-memory", "/fault/leak-memory?mib=80"),
 ];
+
+/// What the last one leaks.
+const LEAKED_MIB: f64 = 80.0;
 
 /// Descriptors that each process of the lab may have when its worker leaks them.
 const DESCRIPTORS: u64 = 256;
@@ -50,9 +53,11 @@ const DESCRIPTORS: u64 = 256;
 /// Bytes of memory from which a worker process is replaced, in MiB as an argument.
 const RECYCLE_MIB: &str = "64";
 
-/// Connections that are opened after the fault, to see whether they are answered, and how long each may take.
+/// Connections that are opened after the fault, to see whether they are answered; how long that may take; and how long
+/// before the end of the load, whose connections keep their descriptors.
 const FRESH: u64 = 16;
-const FRESH_TIMEOUT: Duration = Duration::from_millis(500);
+const FRESH_TIMEOUT: Duration = Duration::from_millis(200);
+const FRESH_BEFORE_END: Duration = Duration::from_millis(300);
 
 /// A piece of the timeline.
 const BEAT: Duration = Duration::from_millis(50);
@@ -70,8 +75,8 @@ struct Times {
 impl Times {
     fn of(quick: bool) -> Self {
         match quick {
-            false => Self { before: 500, after: 1_800, deadline: 500, patience: 200 },
-            true => Self { before: 200, after: 900, deadline: 300, patience: 100 },
+            false => Self { before: 500, after: 2_000, deadline: 500, patience: 200 },
+            true => Self { before: 200, after: 1_100, deadline: 300, patience: 100 },
         }
     }
 }
@@ -81,7 +86,7 @@ impl Times {
 struct Found {
     scheduled: u64,
     failures: BTreeMap<String, u64>,
-    /// Connections that were opened in place of others.
+    /// Connections that broke.
     lost_connections: u64,
     /// The whole program has ended.
     ended: bool,
@@ -147,10 +152,10 @@ impl Experiment for Faults {
             setup: format!(
                 "`lab --workers {WORKERS} --scheduling least-connections`, {CONNECTIONS} connections that stay open, {PER_SECOND} requests \
                  per second `GET /plaintext` in an open loop; in its midst one request to `/fault/KIND`, which is not counted. \
-                 *Lost* are connections that had to be opened anew. The health deadline is {deadline} ms, the patience of each \
+                 *Lost* are connections that broke. The health deadline is {deadline} ms, the patience of each \
                  step against a worker that hangs {patience} ms. `leak-fd` takes all of the {DESCRIPTORS} descriptors that each \
-                 process may have; `leak-memory` takes 128 MiB, and worker processes are recycled from {RECYCLE_MIB} MiB \
-                 (threads share theirs, so none can be recycled by it). *New* are {FRESH} connections after the load."
+                 process may have; `leak-memory` takes {LEAKED_MIB} MiB, and worker processes are recycled from {RECYCLE_MIB} MiB \
+                 (threads share theirs, so none can be recycled by it). *New* are {FRESH} connections at the end of the load."
             ),
             tables: vec![all.table()],
             charts: vec![all.matrix(charts)?, all.timeline(charts, results.run.quick)?],
@@ -204,36 +209,30 @@ fn commit(server: &Server, path: &str, times: &Times) -> Result<Found> {
     let mut client = Client::connect(server.address())?;
     let asked = Instant::now();
     client.send(path)?;
-    let news = News::until(server, asked + after);
+    let news = News::until(server, asked + after - FRESH_BEFORE_END);
+    let fresh = if server.has_ended() { 0 } else { fresh(server)? };
     let outcome = running.wait()?;
     drop(client);
     let ended = server.has_ended();
-    let grown = || Some(usage::memory(server.pid()).ok()?.pss as i64 - memory as i64);
-    let grown = if ended { None } else { grown() };
-    let fresh = if ended { 0 } else { fresh(server)? };
-    let restored = news.restored.filter(|_| !ended).map(|at| (at - asked).as_secs_f64());
-    Ok(found(&outcome, ended, news.gone, restored, fresh, grown))
-}
-
-fn found(
-    outcome: &Outcome,
-    ended: bool,
-    gone: u64,
-    restored: Option<f64>,
-    fresh: u64,
-    grown: Option<i64>,
-) -> Found {
-    Found {
+    let grown = usage::memory(server.pid()).ok().filter(|_| !ended);
+    Ok(Found {
         scheduled: outcome.scheduled(),
         failures: measure::by_kind(&outcome.failures()),
-        lost_connections: outcome.connections.saturating_sub(CONNECTIONS as u64),
+        lost_connections: if ended { CONNECTIONS as u64 } else { lost(&outcome) },
         ended,
-        gone,
-        restored,
+        gone: news.gone,
+        restored: news.restored.filter(|_| !ended).map(|at| (at - asked).as_secs_f64()),
         fresh,
-        grown,
-        timeline: measure::beats(outcome, BEAT),
-    }
+        grown: grown.map(|now| now.pss as i64 - memory as i64),
+        timeline: measure::beats(&outcome, BEAT),
+    })
+}
+
+/// Connections that broke: those that were opened in place of others, or as many as had a request under way.
+fn lost(outcome: &Outcome) -> u64 {
+    let failures = outcome.failures();
+    let broken = failures.reset + failures.closed + failures.timed_out;
+    outcome.connections.saturating_sub(CONNECTIONS as u64).max(broken)
 }
 
 fn load(server: &Server, length: Duration) -> Result<Load> {
@@ -244,7 +243,8 @@ fn load(server: &Server, length: Duration) -> Result<Load> {
 
 /// How many new connections are answered.
 fn fresh(server: &Server) -> Result<u64> {
-    let load = Load::new(&server.url("/plaintext"))?.connections(4).reuse(Reuse::Close);
+    let load = Load::new(&server.url("/plaintext"))?.connections(FRESH as usize);
+    let load = load.reuse(Reuse::Close);
     let outcome = load.until(Until::Requests(FRESH)).timeout(FRESH_TIMEOUT).run()?;
     Ok(outcome.completed())
 }
@@ -315,6 +315,12 @@ impl All {
         }
     }
 
+    /// MiB.
+    fn grown(&self, mode: Mode, fault: &str) -> f64 {
+        let mib = |bytes: i64| bytes as f64 / f64::from(1 << 20);
+        self.at(mode, fault, |found| found.grown.map_or(f64::NAN, mib))
+    }
+
     fn table(&self) -> Table {
         let head = [
             "fault",
@@ -344,8 +350,7 @@ impl All {
         let at = |of: fn(&Found) -> f64| format!("{:.0}", self.at(mode, fault, of));
         let kinds = last.failures.iter().map(|(kind, count)| format!("{count} {kind}"));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
-        let grown =
-            self.at(mode, fault, |found| found.grown.map_or(f64::NAN, |bytes| bytes as f64));
+        let grown = self.grown(mode, fault);
         vec![
             fault.to_owned(),
             mode.to_string(),
@@ -356,11 +361,7 @@ impl All {
             at(|found| found.lost_connections as f64),
             self.restored(mode, fault),
             format!("{} of {FRESH}", at(|found| found.fresh as f64)),
-            if grown.is_nan() {
-                "-".to_owned()
-            } else {
-                format!("{:.0}", grown / f64::from(1 << 20))
-            },
+            if grown.is_nan() { "-".to_owned() } else { format!("{grown:.0}") },
         ]
     }
 
@@ -384,6 +385,7 @@ impl All {
         let [survivors, failed, fresh] =
             [Found::survivors, Found::failed, |found: &Found| found.fresh]
                 .map(|of| self.at(mode, fault, |found| of(found) as f64));
+        let grown = self.grown(mode, fault);
         let (words, shade) = match () {
             () if survivors.is_nan() => ("not run".to_owned(), Shade::Unknown),
             () if self.ends(mode, fault) => (format!("all end, {failed:.0} failed"), Shade::Bad),
@@ -392,6 +394,9 @@ impl All {
             }
             () if failed > 0.0 || survivors < WORKERS as f64 => {
                 (format!("{survivors:.0} of {WORKERS}, {failed:.0} failed"), Shade::Some)
+            }
+            () if grown > LEAKED_MIB / 2.0 => {
+                (format!("nothing lost, {grown:.0} MiB kept"), Shade::Some)
             }
             () => ("nothing lost".to_owned(), Shade::Good),
         };

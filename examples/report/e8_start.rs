@@ -158,8 +158,7 @@ impl Found {
             if let (Some(ours), Some(node)) = (self.get(name), self.0.scripts.get(node)) {
                 let times = node.value / ours.per(MS).value;
                 lines.push(format!(
-                    "{}: Node takes {times:.0} times as long.",
-                    name.replace('_', " ")
+                    "{what}: Node's `cluster` takes {times:.0} times as long as a process."
                 ));
             }
         }

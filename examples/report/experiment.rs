@@ -64,9 +64,12 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(crate::e6_balance::Balance),
         Box::new(crate::e7_faults::Faults),
         Box::new(crate::e8_start::Start),
+        Box::new(crate::e9_reload::Reload),
         Box::new(crate::e10_counter::Counter),
         Box::new(crate::e11_store::Stores),
         Box::new(crate::e12_messages::Messages),
+        Box::new(crate::e13_heavy::Heavy),
+        Box::new(crate::e14_memory::MemoryUse),
         Box::new(crate::e15_supervision::Supervision),
         Box::new(crate::e16_overload::Overload),
     ]
