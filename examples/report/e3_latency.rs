@@ -338,6 +338,9 @@ impl Found {
                     / quantile(&model(Scheduling::Shared, COMPARED), 0.99)
             ));
         }
+        let points = self.arms.iter().flat_map(|(_, rounds)| rounds);
+        let points = points.flat_map(|sweep| sweep.small.iter().chain(&sweep.long));
+        lines.extend(measure::doubt(points.map(|point| &point.measured)));
         lines
     }
 
