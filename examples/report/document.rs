@@ -85,7 +85,7 @@ fn bars(parts: &[Part<'_>]) -> String {
         let met = match met {
             Some(true) => "met",
             Some(false) => "**not met**",
-            None => "no figures",
+            None => "not decided",
         };
         let _ = writeln!(text, "| {aim} | {measured} | {met} | {} |", anchor(id));
     }

@@ -51,7 +51,7 @@ impl Experiment for Supervision {
                 deadlines().map(move |name| (format!("{mode}/round-robin/{name}"), Some(mode)))
             })
             .collect();
-        interleaved(&arms, plan.either(6, 2), length(plan) + Duration::from_millis(250))
+        interleaved(&arms, plan.either(10, 2), length(plan) + Duration::from_millis(250))
     }
 
     fn run(&self, cell: &Cell, bench: &Bench<'_>) -> Result<Value> {
@@ -94,7 +94,7 @@ impl Experiment for Supervision {
 }
 
 fn length(plan: &Plan) -> Duration {
-    plan.millis(800, 150)
+    plan.millis(500, 150)
 }
 
 struct Found {
@@ -170,7 +170,7 @@ impl Found {
                     "{mode}: supervision changes the CPU time of a request by less than 1 %"
                 ),
                 measured: change.change(),
-                met: Some((change.value - 1.0).abs() < 0.01),
+                met: change.within(0.01),
             })
         };
         MODES.into_iter().filter_map(bar).collect()

@@ -244,10 +244,8 @@ impl Found {
         }
         for rival in rivals::SERVERS.map(|(name, _)| name) {
             if let Some(cost) = self.cost("process/shared", rival, AIM_AT) {
-                let Interval { value, low, high } = cost;
-                lines.push(format!(
-                    "Against {rival}, a request to `process/shared` costs {value:.2} times as much CPU [{low:.2}, {high:.2}]."
-                ));
+                let times = cost.times();
+                lines.push(format!("A request to `process/shared` costs {times} times the CPU time of one to {rival}."));
             }
         }
         lines
@@ -259,7 +257,7 @@ impl Found {
             .map(|(policy, change)| Bar {
                 aim: format!("modes within 5 % of each other, `{policy}`, CPU per request"),
                 measured: change.change(),
-                met: Some((change.value - 1.0).abs() <= 0.05),
+                met: change.within(0.05),
             })
             .collect();
         for mode in ["process/shared", "thread/shared"] {
@@ -267,8 +265,8 @@ impl Found {
                 let cost = self.cost(mode, rival, AIM_AT);
                 bars.push(Bar {
                     aim: format!("`{mode}`: at most {most} times the CPU per request of {rival}"),
-                    measured: cost.map_or("-".into(), |cost| format!("{:.2}", cost.value)),
-                    met: cost.map(|cost| cost.value <= most),
+                    measured: cost.map_or("-".into(), |cost| cost.times()),
+                    met: cost.and_then(|cost| cost.at_most(most)),
                 });
             }
         }

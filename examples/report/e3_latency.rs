@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bimodal::{Scheduling, load::Reuse};
+use bimodal::{
+    Scheduling,
+    load::{Load, Reuse},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +20,7 @@ use crate::{
     results::Results,
     section::{Bar, Chart, Decision, Section, Table, time},
     server::Server,
-    statistics::median,
+    statistics::{Random, median},
 };
 
 const WORKERS: usize = 2;
@@ -32,8 +35,15 @@ const KEPT: usize = 64;
 /// More connections than ever wait, so that none has to wait for a free one.
 const ENOUGH: usize = 512;
 
-/// What a long request computes, in seconds.
-const SERVICE: f64 = 1e-3;
+/// What long requests compute: of every 16 so many for so many milliseconds. Their times vary as much as if they were
+/// exponentially distributed (variance over squared mean: 0.96), for which queues are best known.
+const MIX: [(u32, u32); 3] = [(12, 1), (3, 3), (1, 8)];
+
+/// The mean of [`MIX`], in seconds.
+const SERVICE: f64 = 29.0 / 16.0 * 1e-3;
+
+/// How many long requests per second the workers can compute at all.
+const FULL: f64 = WORKERS as f64 / SERVICE;
 
 /// The load at which the policies are compared, and of which the tail is drawn.
 const COMPARED: u32 = 80;
@@ -44,7 +54,6 @@ pub(crate) struct Latency;
 #[derive(Serialize, Deserialize)]
 struct Point {
     percent: u32,
-    per_second: f64,
     measured: Measured,
     /// Times in seconds, and the part of all requests that took longer; only of some points.
     tail: Vec<(f64, f64)>,
@@ -71,8 +80,8 @@ impl Experiment for Latency {
     }
 
     fn cells(&self, plan: &Plan, _: &Programs) -> Vec<Cell> {
-        let points = (SMALL.len() + LONG.len()) as u32;
-        let expected = capacity_length(plan) + length(plan) * points + Duration::from_millis(200);
+        let points = length(plan) * SMALL.len() as u32 + long_length(plan) * LONG.len() as u32;
+        let expected = capacity_length(plan) + points + Duration::from_millis(200);
         interleaved(&crossed(&POLICIES), plan.either(2, 1), expected)
     }
 
@@ -81,17 +90,12 @@ impl Experiment for Latency {
         let server = Server::lab(bench.programs, mode, policy, WORKERS, &[])?;
         let most = measure::closed(&server.url("/plaintext"), KEPT, capacity_length(&bench.plan))?;
         let capacity = Measured::new(&most.run()?, None).per_second;
+        let (small, long) = (length(&bench.plan), long_length(&bench.plan));
         let sweep = Sweep {
-            small: sweep(&server, &SMALL, capacity, "/plaintext", KEPT, Reuse::KeepAlive, bench)?,
-            long: sweep(
-                &server,
-                &LONG,
-                WORKERS as f64 / SERVICE,
-                "/burn?ms=1",
-                ENOUGH,
-                Reuse::Close,
-                bench,
-            )?,
+            small: sweep(&SMALL, |part| {
+                measure::poisson(&server.url("/plaintext"), capacity * part, KEPT, small)
+            })?,
+            long: sweep(&LONG, |part| long_load(&server, part, long))?,
         };
         server.stop();
         Ok(serde_json::to_value(sweep)?)
@@ -102,10 +106,9 @@ impl Experiment for Latency {
         Ok(Section {
             setup: format!(
                 "Open loop, random times (Poisson), {WORKERS} workers. *Small*: `GET /plaintext` over {KEPT} connections that stay open; \
-                 100 % is what the same server did in a closed loop just before. *Long*: `GET /burn?ms=1`, which computes for 1 ms, \
-                 each on a connection of its own, so that the policy decides about each; 100 % is {:.0} per second. The model has \
-                 the same policy, arrivals and service, and nothing else.",
-                WORKERS as f64 / SERVICE
+                 100 % is what the same server did in a closed loop just before. *Long*: `GET /burn?ms=N`, of 16 requests \
+                 12 compute for 1 ms, 3 for 3 ms and 1 for 8 ms, each on a connection of its own, so that the policy decides about each; \
+                 100 % is {FULL:.0} per second. The model has the same policy, arrivals and service, and nothing else."
             ),
             tables: vec![found.small(), found.long()],
             charts: found.charts(charts)?,
@@ -114,7 +117,7 @@ impl Experiment for Latency {
                 "A client on another machine: the driver and two workers that compute share two cores here, so the last points \
                  show the machine as much as the policy."
                     .into(),
-                "More workers: with 8 the model's p99 under chance is four times that of one queue at the same load.".into(),
+                "More workers: with 8, at 80 % load, the model's p99 under chance is four times that of one queue.".into(),
                 "Service times that vary more: every policy but one queue gets worse.".into(),
             ],
             bars: vec![found.bar()],
@@ -125,38 +128,52 @@ impl Experiment for Latency {
 }
 
 fn length(plan: &Plan) -> Duration {
-    plan.millis(900, 120)
+    plan.millis(600, 120)
+}
+
+fn long_length(plan: &Plan) -> Duration {
+    plan.millis(1_500, 150)
 }
 
 fn capacity_length(plan: &Plan) -> Duration {
     plan.millis(400, 100)
 }
 
-fn sweep(
-    server: &Server,
-    percents: &[u32],
-    capacity: f64,
-    path: &str,
-    connections: usize,
-    reuse: Reuse,
-    bench: &Bench<'_>,
-) -> Result<Vec<Point>> {
+/// Long requests at a part of what the workers can do.
+fn long_load(server: &Server, part: f64, length: Duration) -> Result<Load> {
+    let load = measure::poisson(&server.url("/"), part * FULL, ENOUGH, length)?.reuse(Reuse::Close);
+    let add = |load: Load, (weight, ms): (u32, u32)| {
+        load.request(weight, measure::class(&format!("{ms} ms"), &format!("/burn?ms={ms}")))
+    };
+    Ok(MIX.into_iter().fold(load, add))
+}
+
+/// Measures at each load, a part of the capacity.
+fn sweep(percents: &[u32], load: impl Fn(f64) -> Result<Load>) -> Result<Vec<Point>> {
     let point = |percent: &u32| {
-        let per_second = capacity * f64::from(*percent) / 100.0;
-        let time = length(&bench.plan);
-        let load = measure::poisson(&server.url(path), per_second, connections, time)?;
-        let outcome = load.reuse(reuse).timeout(Duration::from_secs(5)).run()?;
+        let load = load(f64::from(*percent) / 100.0)?.timeout(Duration::from_secs(5));
+        let outcome = load.run()?;
         let latency = outcome.latency();
         let tail = if *percent == COMPARED { measure::tail(&latency) } else { Vec::new() };
-        Ok(Point { percent: *percent, per_second, measured: Measured::new(&outcome, None), tail })
+        Ok(Point { percent: *percent, measured: Measured::new(&outcome, None), tail })
     };
     percents.iter().map(point).collect()
 }
 
-/// The model of a long request under a policy.
+/// The model of long requests under a policy: sorted latencies.
 fn model(policy: Scheduling, percent: u32) -> Vec<f64> {
-    let per_second = WORKERS as f64 / SERVICE * f64::from(percent) / 100.0;
-    Model { policy, workers: WORKERS, per_second, service: &|_| (0, SERVICE) }.latencies(0)
+    let service = |random: &mut Random| {
+        let mut drawn = random.below(MIX.iter().map(|(weight, _)| *weight as usize).sum());
+        for (weight, ms) in MIX {
+            match drawn.checked_sub(weight as usize) {
+                Some(rest) => drawn = rest,
+                None => return (0, f64::from(ms) * 1e-3),
+            }
+        }
+        (0, SERVICE)
+    };
+    let per_second = FULL * f64::from(percent) / 100.0;
+    Model { policy, workers: WORKERS, per_second, service: &service }.latencies(0)
 }
 
 struct Found {
@@ -282,7 +299,7 @@ impl Found {
             });
         }
         Lines {
-            title: "Requests that compute for 1 ms, a connection each: p99",
+            title: "Requests that compute for 1, 3 or 8 ms, a connection each: p99",
             x: Axis::linear("load, % of two workers' time"),
             y: Axis::log("p99 from the intended time, ms"),
             series,
@@ -298,7 +315,7 @@ impl Found {
             Some(Series { name: arm.clone(), style: Style::policy(mode, policy), points })
         };
         Lines {
-            title: "Requests that compute for 1 ms, 80 % load: the tail",
+            title: "Requests that compute for 1, 3 or 8 ms, 80 % load: the tail",
             x: Axis::log("time from the intended time, ms"),
             y: Axis::log("part of all requests that take longer"),
             series: self.arms.iter().filter_map(series).collect(),
@@ -338,6 +355,9 @@ impl Found {
                     / quantile(&model(Scheduling::Shared, COMPARED), 0.99)
             ));
         }
+        let points = self.arms.iter().flat_map(|(_, rounds)| rounds);
+        let points = points.flat_map(|sweep| sweep.small.iter().chain(&sweep.long));
+        lines.extend(measure::doubt(points.map(|point| &point.measured)));
         lines
     }
 

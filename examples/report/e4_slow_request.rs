@@ -221,6 +221,8 @@ impl All {
         let mut lines: Vec<_> = self.chance().into_iter().map(line).collect();
         let (p99, arm) = self.best();
         lines.push(format!("The shortest p99 has `{arm}`: {}.", time(p99)));
+        let all = self.arms.iter().flat_map(|(_, rounds)| rounds);
+        lines.extend(measure::doubt(all.map(|found| &found.fast)));
         lines
     }
 

@@ -321,6 +321,9 @@ impl All {
                 ));
             }
         }
+        let all = self.arms.iter().flat_map(|(_, rounds)| rounds);
+        let parts = all.flat_map(|found| [&found.stuck, &found.forever]);
+        lines.extend(measure::doubt(parts.map(|part| &part.measured)));
         lines
     }
 

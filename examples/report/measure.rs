@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bimodal::load::{Arrival, Failures, Histogram, Load, Outcome, Request, Reuse, Until, usage};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, server::Server};
+use crate::{Result, section::time, server::Server};
 
 /// How many points of a distribution's tail are kept.
 const TAIL: usize = 60;
@@ -114,13 +114,23 @@ pub(crate) fn with_cpu(server: &Server, load: &Load, warmup: Duration) -> Result
     Ok(Measured { cpu_us, ..measured })
 }
 
-/// How connections are used, as a table calls it.
-pub(crate) fn reuse_name(reuse: Reuse) -> String {
-    match reuse {
-        Reuse::KeepAlive => "keep-alive".to_owned(),
-        Reuse::Requests(count) => format!("{count} requests per connection"),
-        Reuse::Close => "one request per connection".to_owned(),
-    }
+/// A driver that is later than this, in seconds, sees its own lateness in the tails.
+const LATE: f64 = 1e-3;
+
+/// What has to be said when the driver of an open loop was late itself, or was what limits the rate.
+pub(crate) fn doubt<'a>(all: impl Iterator<Item = &'a Measured>) -> Option<String> {
+    let (lag, driver) = all.fold((0.0_f64, 0.0_f64), |(lag, driver), measured| {
+        (lag.max(measured.lag), driver.max(measured.driver))
+    });
+    let lag =
+        (lag > LATE).then(|| format!("was up to {} late itself (99 % of the times)", time(lag)));
+    let driver =
+        (driver > 0.9).then(|| format!("computed for {:.0} % of the time", driver * 100.0));
+    let reasons: Vec<_> = lag.into_iter().chain(driver).collect();
+    (!reasons.is_empty()).then(|| {
+        let reasons = reasons.join(" and ");
+        format!("**Doubt:** in at least one cell the driver {reasons}: tails are bounds from above, not the server's alone.")
+    })
 }
 
 /// The tail of a distribution: a time in seconds, and the part of all that took longer.

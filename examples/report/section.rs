@@ -25,7 +25,7 @@ pub(crate) struct Section {
 pub(crate) struct Bar {
     pub(crate) aim: String,
     pub(crate) measured: String,
-    /// `None` when there are no figures to decide it.
+    /// `None` when there are no figures, or not enough to decide it.
     pub(crate) met: Option<bool>,
 }
 

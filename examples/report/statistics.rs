@@ -15,6 +15,24 @@ impl Interval {
         let (value, low, high) = (percent(self.value), percent(self.low), percent(self.high));
         format!("{value:+.1} % [{low:+.1}, {high:+.1}]")
     }
+
+    /// A ratio as such: `1.48 [1.42, 1.53]`.
+    pub(crate) fn times(&self) -> String {
+        format!("{:.2} [{:.2}, {:.2}]", self.value, self.low, self.high)
+    }
+
+    /// Whether it is at most this; `None` when the limit lies in the interval.
+    pub(crate) fn at_most(&self, limit: f64) -> Option<bool> {
+        if self.low <= limit && self.high > limit { None } else { Some(self.high <= limit) }
+    }
+
+    /// Whether a ratio differs from 1 by at most this; `None` when the interval reaches both inside and outside.
+    pub(crate) fn within(&self, limit: f64) -> Option<bool> {
+        let (least, most) = (1.0 - limit, 1.0 + limit);
+        let inside = self.low >= least && self.high <= most;
+        let outside = self.low > most || self.high < least;
+        (inside || outside).then_some(inside)
+    }
 }
 
 /// How often samples are drawn again.

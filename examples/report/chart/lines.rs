@@ -71,7 +71,7 @@ pub(crate) struct Lines<'a> {
 impl Charts {
     pub(crate) fn lines(&self, file: &str, shows: &str, lines: &Lines<'_>) -> Result<Chart> {
         self.draw(file, shows, SIZE, |area| {
-            let points = || lines.series.iter().flat_map(|series| &series.points);
+            let points = || lines.shown();
             let marks = lines.marks.iter().map(|(at, _)| *at);
             let x = lines.x.range(points().map(|point| point.0).chain(marks));
             let y = lines.y.range(points().map(|point| point.1));
@@ -102,8 +102,7 @@ where
         .build_cartesian_2d(x, y)?;
     mesh(&mut chart, lines)?;
     for series in &lines.series {
-        let shown = |point: &&(f64, f64)| lines.x.shows(point.0) && lines.y.shows(point.1);
-        let points: Vec<_> = series.points.iter().filter(shown).copied().collect();
+        let points: Vec<_> = lines.shown_of(series).copied().collect();
         let line = series.style.color.stroke_width(2);
         match series.style.dash {
             None => chart.draw_series(LineSeries::new(points, line))?,
@@ -148,9 +147,18 @@ where
 }
 
 impl Lines<'_> {
+    /// The points that both axes can show.
+    fn shown(&self) -> impl Iterator<Item = &(f64, f64)> {
+        self.series.iter().flat_map(|series| self.shown_of(series))
+    }
+
+    fn shown_of<'a>(&'a self, series: &'a Series) -> impl Iterator<Item = &'a (f64, f64)> {
+        let is_shown = |point: &&(f64, f64)| self.x.shows(point.0) && self.y.shows(point.1);
+        series.points.iter().filter(is_shown)
+    }
+
     /// A value that the y axis has.
     fn lowest(&self) -> f64 {
-        let values = self.series.iter().flat_map(|series| &series.points).map(|point| point.1);
-        values.filter(|value| self.y.shows(*value)).reduce(f64::min).unwrap_or(1.0)
+        self.shown().map(|point| point.1).reduce(f64::min).unwrap_or(1.0)
     }
 }
