@@ -48,6 +48,7 @@ mod cluster;
 pub mod compare;
 mod config;
 mod desk;
+mod dice;
 pub mod docs;
 mod error;
 mod event;
@@ -58,7 +59,8 @@ mod handle;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
-
+#[cfg(feature = "compare")]
+pub mod load;
 mod message;
 mod observers;
 mod outside;

@@ -12,7 +12,6 @@
 //! * A stop ends: each of its phases has a deadline, and after the last one everybody is abandoned.
 
 mod changes;
-mod dice;
 mod ends;
 mod health;
 mod recycle;

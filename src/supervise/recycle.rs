@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Sight, dice::Dice};
+use super::Sight;
+use crate::dice::Dice;
 
 /// Replaces workers that have done enough (gunicorn: `max_requests`; PM2: `max_memory_restart`). The new
 /// worker starts first; the old one drains when it is ready. Workers are looked at once in a second, and

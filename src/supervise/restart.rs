@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// How workers that failed are replaced (PM2: `exp_backoff_restart_delay`, `max_restarts`; systemd: `RestartSec`,
 /// `StartLimitBurst`; Erlang: the restart intensity of a supervisor).

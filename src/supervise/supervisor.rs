@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     Action, Decision, Ending, Exhausted, Happening, Policy, Restart, Seat,
-    dice::Dice,
     health::{Pulse, Rung},
     recycle::Bounds,
     restart::Window,
@@ -18,7 +17,7 @@ use super::{
     scale::Trend,
     seats::{Place, Seats},
 };
-use crate::id::WorkerId;
+use crate::{dice::Dice, id::WorkerId};
 
 /// How often ages, requests and memory are looked at.
 pub(super) const RECYCLE_INTERVAL: Duration = Duration::from_secs(1);

@@ -117,7 +117,7 @@ mod restarts {
     #[test]
     fn jitter_makes_a_delay_longer_by_its_share_at_most() {
         let restart = Restart { jitter: 0.5, ..Restart::default() };
-        let mut dice = dice::Dice::new(7);
+        let mut dice = crate::dice::Dice::new(7);
         let delays: Vec<_> = (0..100).map(|_| restart.delay(3, &mut dice).as_millis()).collect();
         assert!(delays.iter().all(|delay| (200..=300).contains(delay)), "{delays:?}");
         assert!(delays.iter().any(|delay| *delay > 250) && delays.iter().any(|delay| *delay < 250));

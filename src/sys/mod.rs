@@ -23,6 +23,8 @@
 //!   do.
 //! * [`thread`]: a thread's shown name and signal mask, and clocks of the CPU time of others. All of it may be
 //!   left out elsewhere.
+//! * `timer` (feature `compare`): a descriptor that becomes readable at a time. Linux has timerfds; elsewhere the
+//!   event loop's own timeout.
 //!
 //! Invariants: every descriptor made here is close-on-exec from birth; nothing here blocks but the waits of
 //! [`futex`] (channels are non-blocking); an interrupted call is repeated here, so no caller sees `EINTR`.
@@ -38,3 +40,5 @@ pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod thread;
+#[cfg(feature = "compare")]
+pub(crate) mod timer;

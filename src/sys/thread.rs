@@ -45,6 +45,15 @@ pub(crate) fn leave_signals_to_others() {
     }
 }
 
+/// Asks for waits of the calling thread that end when they should, and not up to 50 us later
+/// (`PR_SET_TIMERSLACK` in prctl(2)).
+#[cfg(feature = "compare")]
+pub(crate) fn wake_on_time() {
+    if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)) {
+        log::debug!("the slack of a thread's timers cannot be set: {error}");
+    }
+}
+
 /// A set of cores.
 #[derive(Clone, Copy)]
 pub(crate) struct Cores(CpuSet);

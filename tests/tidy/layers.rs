@@ -26,12 +26,18 @@ enum Peers {
 const LAYERS: [Layer; 8] = [
     Layer { modules: &["sys", "docs"], below: &[], peers: Peers::None },
     Layer {
-        modules: &["error", "address", "config", "event", "id", "clock", "signal", "workers"],
+        modules: &[
+            "error", "address", "config", "event", "id", "clock", "signal", "workers", "dice",
+        ],
         below: &[],
         peers: Peers::All,
     },
     Layer { modules: &["supervise", "schedule", "wire"], below: &[1], peers: Peers::None },
-    Layer { modules: &["event_loop", "pool", "shared"], below: &[0, 1], peers: Peers::None },
+    Layer {
+        modules: &["event_loop", "pool", "shared", "load"],
+        below: &[0, 1],
+        peers: Peers::None,
+    },
     Layer {
         modules: &["accept", "channel", "message", "worker", "http"],
         below: &[0, 1, 2, 3],

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// A sequence of numbers that a seed determines: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number from 0 up to, but without, 1.
-    fn roll(&mut self) -> f64 {
+    pub(crate) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,14 +21,14 @@ impl Dice {
     }
 
     /// `time`, and up to `share` of it more.
-    pub(super) fn stretch(&mut self, time: Duration, share: f64) -> Duration {
+    pub(crate) fn stretch(&mut self, time: Duration, share: f64) -> Duration {
         time.saturating_add(
             Duration::try_from_secs_f64(time.as_secs_f64() * share * self.roll()).unwrap_or(time),
         )
     }
 
     /// `count`, and up to `share` of it more.
-    pub(super) fn stretch_count(&mut self, count: u64, share: f64) -> u64 {
+    pub(crate) fn stretch_count(&mut self, count: u64, share: f64) -> u64 {
         count.saturating_add((count as f64 * share * self.roll()) as u64)
     }
 }

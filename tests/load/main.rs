@@ -1,0 +1,2 @@
+//! Puts a load on a server (a first form).
+fn main() {}
