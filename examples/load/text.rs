@@ -64,8 +64,10 @@ fn row(
     (completed, failed): (u64, u64),
     times: &Histogram,
 ) -> std::fmt::Result {
-    let shown =
-        [0.5, 0.9, 0.99, 0.999, 1.0].map(|q| format!("{:>9}", time(times.value_at_quantile(q))));
+    let shown = [0.5, 0.9, 0.99, 0.999, 1.0].map(|q| match times.len() {
+        0 => format!("{:>9}", "-"),
+        _ => format!("{:>9}", time(times.value_at_quantile(q))),
+    });
     writeln!(text, "{name:<width$} {completed:>10} {failed:>8}{}", shown.concat())
 }
 
