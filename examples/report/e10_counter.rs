@@ -195,7 +195,7 @@ impl Found {
             aim: "E10: an atomic number in a memfd between processes at most 10 % over one in an `Arc` between threads"
                 .to_owned(),
             measured: ratio.map_or_else(|| "-".to_owned(), |ratio| ratio.change()),
-            met: ratio.map(|ratio| ratio.value <= AIM),
+            met: ratio.and_then(|ratio| ratio.at_most(AIM)),
         }
     }
 

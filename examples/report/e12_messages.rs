@@ -99,6 +99,18 @@ impl Found {
         self.0.get(&format!("{mode}_by_size/round_trip_{size}_bytes"))
     }
 
+    /// A figure as a cell: what goes one way as a rate.
+    fn shown(&self, what: &str, name: &str) -> String {
+        match self.0.get(name) {
+            Some(figure) if is_one_way(what) => {
+                let [slow, median, quick] =
+                    [figure.high, figure.median, figure.low].map(|ns| amount(what, ns / 1e3));
+                format!("{median} [{slow}, {quick}]")
+            }
+            _ => self.0.cell(name),
+        }
+    }
+
     fn table(&self) -> Table {
         let run = &self.0;
         let head = [
@@ -128,8 +140,8 @@ impl Found {
             for (mode, node) in
                 [(Mode::Process, "cluster (json)"), (Mode::Thread, "worker_threads")]
             {
-                cells.push(run.cell(&format!("{mode}/{what}")));
-                cells.push(run.cell(&format!("{mode}{IDLE_POLL}/{what}")));
+                cells.push(self.shown(what, &format!("{mode}/{what}")));
+                cells.push(self.shown(what, &format!("{mode}{IDLE_POLL}/{what}")));
                 cells.push(run.script_cell(&format!("node {node} {what}")));
             }
             table.row(cells);
@@ -206,7 +218,7 @@ impl Found {
             let text =
                 |figure: Option<Figure>| figure.map_or("-".into(), |it| time(it.median / 1e9));
             Bar {
-                aim: format!("E12 {mode}: {words}, {}", time(most_us / 1e6)),
+                aim: format!("E12 {mode}: {words}, {}", amount(what, most_us)),
                 measured: format!("{}, with `idle_poll` {}", text(plain), text(polling)),
                 met: best.map(|best| best <= most_us),
             }
@@ -232,6 +244,16 @@ impl Found {
             ),
         })
     }
+}
+
+/// Whether many are under way at once, so that the rate is what counts.
+fn is_one_way(what: &str) -> bool {
+    [DOWN, UP].contains(&what)
+}
+
+/// So many us per message, as it is shown.
+fn amount(what: &str, us: f64) -> String {
+    if is_one_way(what) { format!("{:.2} M/s", 1.0 / us) } else { time(us / 1e6) }
 }
 
 /// The bare socket pair between two processes or two threads.

@@ -170,7 +170,7 @@ impl Experiment for Faults {
             ],
             bars: all.bars(),
             decisions: all.decision().into_iter().collect(),
-            notes: "",
+            notes: include_str!("notes/e7.md"),
         })
     }
 }
@@ -386,19 +386,16 @@ impl All {
             [Found::survivors, Found::failed, |found: &Found| found.fresh]
                 .map(|of| self.at(mode, fault, |found| of(found) as f64));
         let grown = self.grown(mode, fault);
+        let left = format!("{survivors:.0} of {WORKERS} left");
         let (words, shade) = match () {
             () if survivors.is_nan() => ("not run".to_owned(), Shade::Unknown),
-            () if self.ends(mode, fault) => (format!("all end, {failed:.0} failed"), Shade::Bad),
-            () if fresh < FRESH as f64 => {
-                (format!("{survivors:.0} of {WORKERS}, new ones refused"), Shade::Bad)
+            () if self.ends(mode, fault) => {
+                (format!("all end, {failed:.0} requests lost"), Shade::Bad)
             }
-            () if failed > 0.0 || survivors < WORKERS as f64 => {
-                (format!("{survivors:.0} of {WORKERS}, {failed:.0} failed"), Shade::Some)
-            }
-            () if grown > LEAKED_MIB / 2.0 => {
-                (format!("nothing lost, {grown:.0} MiB kept"), Shade::Some)
-            }
-            () => ("nothing lost".to_owned(), Shade::Good),
+            () if fresh < FRESH as f64 => (format!("{left}, no new connections"), Shade::Bad),
+            () if grown > LEAKED_MIB / 2.0 => (format!("{left}, {grown:.0} MiB kept"), Shade::Some),
+            () if failed > 0.0 => (format!("{left}, {failed:.0} requests lost"), Shade::Some),
+            () => (format!("{left}, no request lost"), Shade::Good),
         };
         GridCell { words, shade }
     }
@@ -407,7 +404,9 @@ impl All {
         let series = MODES.map(|mode| {
             let beats = self.rounds(mode, "abort").last().map_or(&[][..], |found| &found.timeline);
             let rate = |beat: &Beat| (beat.at, beat.completed as f64 / BEAT.as_secs_f64());
-            let points = beats.iter().map(rate).collect();
+            // The last one is not whole.
+            let whole = beats.iter().take(beats.len().saturating_sub(1));
+            let points = whole.map(rate).collect();
             Series { name: mode.to_string(), style: Style::mode(mode), points }
         });
         let lines = Lines {
@@ -442,6 +441,18 @@ impl All {
             }
         }
         lines.extend(["panic", "abort", "spin"].iter().filter_map(|fault| self.compare(fault)));
+        for mode in MODES {
+            let fresh = self.at(mode, "leak-fd", |found| found.fresh as f64);
+            if !fresh.is_nan() {
+                lines.push(format!(
+                    "{mode}: when one worker has taken all descriptors that it can, {fresh:.0} of {FRESH} new connections are answered."
+                ));
+            }
+            let grown = self.grown(mode, "leak-memory");
+            if !grown.is_nan() {
+                lines.push(format!("{mode}: of {LEAKED_MIB} MiB that leak {grown:.0} MiB are still taken in the end."));
+            }
+        }
         lines
     }
 

@@ -17,7 +17,7 @@ use crate::{
     results::Results,
     section::{Bar, Chart, Decision, Section, Table, count, time},
     server::Server,
-    statistics::{Interval, interval, median},
+    statistics::{interval, median},
 };
 
 const WORKERS: usize = 4;
@@ -101,7 +101,7 @@ impl Experiment for Reload {
             ],
             bars: all.bar().into_iter().collect(),
             decisions: all.decision().into_iter().collect(),
-            notes: "",
+            notes: include_str!("notes/e9.md"),
         })
     }
 }
@@ -178,13 +178,8 @@ impl All {
             let (mode, policy) = mode_and_policy(arm)?;
             let times: Vec<_> =
                 cells.iter().flat_map(|found| &found.reloads).map(|time| time * 1e3).collect();
-            let Interval { value, .. } = interval(&times);
-            let rows = BarRow {
-                name: arm.clone(),
-                style: Style::policy(mode, policy),
-                value: interval(&times),
-            };
-            value.is_finite().then_some(rows)
+            let (name, style) = (arm.clone(), Style::policy(mode, policy));
+            Some(BarRow { name, style, value: interval(&times) })
         };
         let bars = Bars {
             title: "Replacing four workers, one after the other",
@@ -222,6 +217,7 @@ impl All {
                 ));
             }
         }
+        lines.extend(measure::doubt(self.cells().flat_map(|found| [&found.kept, &found.fresh])));
         lines
     }
 
