@@ -7,7 +7,7 @@ use crate::{
     chart::Charts,
     clock,
     experiment::Experiment,
-    results::{Run, Store},
+    results::{Results, Run, Store},
     section::{Bar, Decision, Section},
 };
 
@@ -17,7 +17,7 @@ const THREATS: &str = include_str!("notes/threats.md");
 /// One experiment with what it has.
 struct Part<'a> {
     experiment: &'a dyn Experiment,
-    found: Option<(Section, Run, usize)>,
+    found: Option<(Section, Results)>,
 }
 
 /// Writes the charts, and the report beside them.
@@ -30,7 +30,7 @@ pub(crate) fn write(all: &[Box<dyn Experiment>], store: &Store, places: &Places)
                 let section = experiment
                     .section(&results, &charts)
                     .map_err(|error| format!("the section {}: {error}", experiment.id()))?;
-                Some((section, results.run.clone(), results.len()))
+                Some((whole(section, &results), results))
             }
             None => None,
         };
@@ -51,28 +51,39 @@ fn text(parts: &[Part<'_>], link: &str) -> String {
     text + THREATS
 }
 
-/// Where the figures come from; every run that is different from the one before it.
+/// A section of which cells are missing decides nothing.
+fn whole(mut section: Section, results: &Results) -> Section {
+    if !results.is_complete() {
+        section.decisions.clear();
+        section.bars.iter_mut().for_each(|bar| bar.met = None);
+    }
+    section
+}
+
+/// Where the figures come from: every run with its experiments.
 fn runs(parts: &[Part<'_>]) -> String {
-    let mut text = String::from("\n## Where the figures come from\n\n");
-    let mut before: Option<&Run> = None;
-    for (_, run, _) in parts.iter().filter_map(|part| part.found.as_ref()) {
-        if before.is_none_or(|before| before.at != run.at) {
-            // Writing into a string cannot fail.
-            let _ = writeln!(
-                text,
-                "* {}, commit `{}`, profile `{}`{}: {}.",
-                clock::date(run.at),
-                run.commit,
-                run.profile,
-                if run.quick { ", a quick run whose figures are not to be quoted" } else { "" },
-                run.machine.line(),
-            );
-            let _ = writeln!(text, "  Rivals: {}.", run.rivals.join("; "));
-            before = Some(run);
+    let mut runs: Vec<(&Run, Vec<&str>)> = Vec::new();
+    for part in parts {
+        let Some((_, Results { run, .. })) = &part.found else { continue };
+        let id = part.experiment.id();
+        match runs.iter_mut().find(|(other, _)| other.at == run.at) {
+            Some((_, ids)) => ids.push(id),
+            None => runs.push((run, vec![id])),
         }
     }
-    if before.is_none() {
+    let mut text = String::from("\n## Where the figures come from\n\n");
+    if runs.is_empty() {
         text += "Nothing was run yet.\n";
+    }
+    for (run, ids) in runs {
+        let quick = if run.quick { ", **quick: not to be quoted**" } else { "" };
+        let (date, machine) = (clock::date(run.at), run.machine.line());
+        let (commit, profile) = (&run.commit, &run.profile);
+        text += &format!(
+            "* {}: {date}, commit `{commit}`, profile `{profile}`{quick}. {machine}. Rivals: {}.\n",
+            ids.join(", "),
+            run.rivals.join("; ")
+        );
     }
     text
 }
@@ -109,7 +120,7 @@ fn each<'a, T: 'a>(
     of: impl Fn(&'a Section) -> &'a Vec<T>,
 ) -> impl Iterator<Item = (&'static str, &'a T)> {
     parts.iter().flat_map(move |part| {
-        let section = part.found.as_ref().map(|(section, _, _)| section);
+        let section = part.found.as_ref().map(|(section, _)| section);
         let all = section.map(&of).into_iter().flatten();
         all.map(|one| (part.experiment.id(), one))
     })
@@ -124,14 +135,15 @@ fn section(part: &Part<'_>, link: &str) -> String {
     let _ = writeln!(text, "\n<a id=\"{}\"></a>\n", id.to_lowercase());
     let _ =
         writeln!(text, "## {id}. {}\n\n{}", part.experiment.title(), part.experiment.question());
-    let Some((section, run, cells)) = &part.found else {
+    let Some((section, results)) = &part.found else {
         return text + "\nNot run.\n";
     };
     let _ = writeln!(text, "\n{}\n", section.setup);
+    let run = &results.run;
     let quick = if run.quick { " --quick" } else { "" };
     let _ =
         writeln!(text, "```sh\ncargo run --release --example report -- --only {id}{quick}\n```");
-    let _ = writeln!(text, "\n{cells} cells, commit `{}`.", run.commit);
+    let _ = writeln!(text, "\n{}, commit `{}`.", results.extent(), run.commit);
     for table in &section.tables {
         let _ = write!(text, "\n{}", table.markdown());
     }

@@ -145,19 +145,17 @@ fn measure(
     let run = results::Run::now(&programs, plan)?;
     let mut cells = Vec::new();
     for experiment in chosen {
-        for cell in experiment.cells(plan, &programs) {
-            if plan.wants(&cell) && !store.has(experiment.id(), &run, &cell) {
-                cells.push((*experiment, cell));
-            }
-        }
+        let all = experiment.cells(plan, &programs);
+        let id = (experiment.id(), all.len());
+        let left = all.into_iter().filter(|cell| plan.wants(cell) && !store.has(id.0, &run, cell));
+        cells.extend(left.map(|cell| (*experiment, id, cell)));
     }
-    let mut progress = Progress::new(cells.iter().map(|(_, cell)| cell.expected));
-    for (experiment, cell) in cells {
-        progress.begin(experiment.id(), &cell);
-        let value = experiment
-            .run(&cell, &bench)
-            .map_err(|error| format!("{} {}: {error}", experiment.id(), cell))?;
-        store.append(experiment.id(), &run, &cell, value)?;
+    let mut progress = Progress::new(cells.iter().map(|(_, _, cell)| cell.expected));
+    for (experiment, id, cell) in cells {
+        progress.begin(id.0, &cell);
+        let value =
+            experiment.run(&cell, &bench).map_err(|error| format!("{} {cell}: {error}", id.0))?;
+        store.append(id, &run, &cell, value)?;
         progress.end(&cell);
     }
     progress.finish();

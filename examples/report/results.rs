@@ -76,6 +76,8 @@ struct Record {
     round: u32,
     /// Seconds since 1970 at its end.
     at: u64,
+    /// How many cells the experiment has in all, in both modes.
+    of: usize,
     run: Run,
     value: Value,
 }
@@ -113,12 +115,19 @@ impl Store {
         self.records.get(id).is_some_and(|records| records.iter().any(is_it))
     }
 
-    /// Keeps a result.
-    pub(crate) fn append(&mut self, id: &str, run: &Run, cell: &Cell, value: Value) -> Result<()> {
+    /// Keeps a result of an experiment that has so many cells.
+    pub(crate) fn append(
+        &mut self,
+        (id, of): (&str, usize),
+        run: &Run,
+        cell: &Cell,
+        value: Value,
+    ) -> Result<()> {
         let record = Record {
             arm: cell.arm.clone(),
             round: cell.round,
             at: clock::seconds(),
+            of,
             run: run.clone(),
             value,
         };
@@ -141,10 +150,10 @@ impl Store {
     /// The results of the latest run, and of those like it, that an experiment has.
     pub(crate) fn latest(&self, id: &str) -> Option<Results> {
         let records = self.records.get(id)?;
-        let run = records.last()?.run.clone();
+        let (run, of) = (records.last()?.run.clone(), records.last()?.of);
         let alike = records.iter().filter(|record| record.run.is_alike(&run));
         let cells = alike.map(|record| (record.arm.clone(), record.value.clone())).collect();
-        Some(Results { run, cells })
+        Some(Results { run, of, cells })
     }
 }
 
@@ -168,14 +177,24 @@ fn read(path: &Path) -> Result<Vec<Record>> {
 /// What one experiment has to write its section from.
 pub(crate) struct Results {
     pub(crate) run: Run,
+    /// How many cells there would be in all.
+    of: usize,
     /// Arm and value, in the order in which they were measured.
     cells: Vec<(String, Value)>,
 }
 
 impl Results {
-    /// How many cells have a result.
-    pub(crate) fn len(&self) -> usize {
-        self.cells.len()
+    /// Whether no cell is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.cells.len() >= self.of
+    }
+
+    /// How many cells there are, for people.
+    pub(crate) fn extent(&self) -> String {
+        match self.is_complete() {
+            true => format!("{} cells", self.of),
+            false => format!("**Incomplete**: {} of {} cells", self.cells.len(), self.of),
+        }
     }
 
     /// The arms that have results, in the order of their first.
