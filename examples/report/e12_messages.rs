@@ -215,8 +215,9 @@ impl Found {
             let polling = self.0.get(&format!("{mode}{IDLE_POLL}/{what}"));
             let best = [plain, polling].into_iter().flatten().map(|figure| figure.median / 1e3);
             let best = best.reduce(f64::min);
-            let text =
-                |figure: Option<Figure>| figure.map_or("-".into(), |it| time(it.median / 1e9));
+            let text = |figure: Option<Figure>| {
+                figure.map_or("-".into(), |figure| amount(what, figure.median / 1e3))
+            };
             Bar {
                 aim: format!("E12 {mode}: {words}, {}", amount(what, most_us)),
                 measured: format!("{}, with `idle_poll` {}", text(plain), text(polling)),

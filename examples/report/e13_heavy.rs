@@ -40,6 +40,7 @@ const POOL: &str = "pool";
 
 /// The arm of Node's server, whose pool is one of `worker_threads`.
 const NODE: &str = "node worker_threads/pool";
+const NODE_SCRIPT: &str = "node_worker_threads.js";
 
 /// The arm of the pool's own bench.
 const BENCH: &str = "bench";
@@ -78,7 +79,7 @@ impl Experiment for Heavy {
         let arms =
             |mode: Mode| [NOTHING, INLINE, POOL].map(|what| (format!("{mode}/{what}"), Some(mode)));
         let mut arms = MODES.map(arms).concat();
-        if programs.rival("node").is_some() {
+        if programs.rival("node").is_some() && programs.contenders(NODE_SCRIPT).exists() {
             arms.push((NODE.to_owned(), None));
         }
         let each = length(plan) + Duration::from_millis(300);
@@ -121,7 +122,7 @@ impl Experiment for Heavy {
                  in an open loop on {} connections. Beside them {ASKING} connections ask for one task after the other: `/burn?ms={TASK_MS}` \
                  computes in the handler (inline), `&pool=1` in the pool, which has {WORKERS} threads in all in both modes: one for each \
                  process, two that the threads share. A task computes for a time, not for an amount: it does less where \
-                 it has to share a core. Node's server (`node_worker_threads.js`) has one loop and as many threads in its pool. The second table \
+                 it has to share a core. Node's server (`{NODE_SCRIPT}`) has one loop and as many threads in its pool. The second table \
                  is `cargo bench --bench pool`, which measures rayon in the same run; in brackets Criterion's 95 % interval of the median.",
                 LIGHT.0, LIGHT.1
             ),
@@ -157,7 +158,7 @@ fn start(bench: &Bench<'_>, mode: Mode) -> Result<Server> {
 fn start_node(bench: &Bench<'_>) -> Result<Server> {
     let node = bench.programs.rival("node").ok_or("node is absent")?;
     let mut command = child::command(node);
-    command.arg(bench.programs.contenders("node_worker_threads.js"));
+    command.arg(bench.programs.contenders(NODE_SCRIPT));
     command.args(["--listen", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
     Server::start(&mut command)
 }
