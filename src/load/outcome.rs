@@ -232,8 +232,8 @@ impl Tick {
 }
 
 /// An empty histogram with the bounds of all of them.
+#[expect(clippy::expect_used, reason = "the bounds are constants, of a kind that is taken")]
 pub(super) fn new_histogram() -> Histogram {
-    // The bounds are constants that it takes: a low one of at least 1, a high one of twice that, up to 5 digits.
     Histogram::new_with_bounds(1_000, 3_600_000_000_000, 3).expect("bounds of a histogram")
 }
 
@@ -243,8 +243,8 @@ fn sum<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Histogram {
     all
 }
 
+#[expect(clippy::expect_used, reason = "histograms of the same bounds fit into each other")]
 fn merge(into: &mut Histogram, from: &Histogram) {
-    // Both have the same bounds, so each value of the one fits into the other.
     into.add(from).expect("histograms of the same bounds");
 }
 
