@@ -13,6 +13,8 @@
 
 #[path = "../src/clock.rs"]
 mod clock;
+#[path = "../src/dice.rs"]
+mod dice;
 #[path = "../src/id.rs"]
 mod id;
 #[path = "../src/supervise/mod.rs"]

@@ -275,7 +275,7 @@ impl All {
     /// MiB for a worker more, between the fewest and the most that were measured.
     fn per_worker(&self, mode: Mode, data: &str) -> Option<f64> {
         let known = || WORKERS.iter().filter_map(|n| Some((*n, self.pss(mode, *n, data)?)));
-        let ((few, least), (many, most)) = (known().next()?, known().last()?);
+        let ((few, least), (many, most)) = (known().next()?, known().next_back()?);
         (many > few).then(|| (most - least) / (many - few) as f64)
     }
 

@@ -136,8 +136,8 @@ impl Experiment for StuckWorker {
                 "Open loop, random times (Poisson), {PER_SECOND} requests per second `GET /plaintext`, a connection each, {WORKERS} workers. \
                  First one worker computes for less than the health deadline (`/burn`), then one computes for ever (`/fault/spin`). \
                  *Captured* are requests that failed, or took more than half of the time for which the worker was stuck; \
-                 the window of offers is {WINDOW}. Of a worker stuck for ever the deadline is the time to beat: {}.",
-                results.run.quick.then_some("400 ms in a quick run").unwrap_or("1 s")
+                 the window of offers is {WINDOW}. The health deadline is {} ms.",
+                found.times().deadline
             ),
             tables: vec![found.table()],
             charts: vec![found.chart(charts)?],
@@ -229,6 +229,10 @@ impl All {
         Ok(Self { quick: results.run.quick, arms })
     }
 
+    fn times(&self) -> Times {
+        Times::of(&Plan { quick: self.quick, mode: None })
+    }
+
     fn at(&self, arm: &str, of: impl Fn(&Found) -> f64) -> f64 {
         let rounds = self.arms.iter().filter(|(name, _)| name == arm).flat_map(|(_, all)| all);
         median(&rounds.map(of).collect::<Vec<_>>())
@@ -276,7 +280,7 @@ impl All {
             let points = points.map(|beat| (beat.at, beat.slowest * 1e3)).collect();
             Some(Series { name: arm.clone(), style: style(arm), points })
         };
-        let before = Times::of(&Plan { quick: self.quick, mode: None }).before as f64 / 1e3;
+        let before = self.times().before as f64 / 1e3;
         let lines = Lines {
             title: "A worker computes for ever: the slowest answer of each 50 ms",
             x: Axis::linear("time, s"),

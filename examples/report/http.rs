@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
-
 use crate::Result;
 
 /// How long an answer may take.
@@ -65,11 +63,5 @@ impl Client {
             return Err("the connection was closed before the answer".into());
         }
         Ok(line.trim_end().to_owned())
-    }
-
-    /// An answer in JSON.
-    pub(crate) fn json<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
-        self.send(path)?;
-        Ok(serde_json::from_slice(&self.answer()?)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bimodal::load::{Arrival, Failures, Histogram, Load, Outcome, Request, Reuse, Until, usage};
+use bimodal::load::{Arrival, Failures, Histogram, Load, Outcome, Request, Until, usage};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, section::time, server::Server};

@@ -32,7 +32,6 @@ pub(crate) struct Server {
     guard: Guard,
     address: SocketAddr,
     lines: Receiver<(Instant, String)>,
-    errors: Tail,
 }
 
 impl Server {
@@ -60,7 +59,7 @@ impl Server {
         let lines = read_lines(guard.child().stdout.take().ok_or("its output is not a pipe")?);
         let errors = Tail::of(guard.child().stderr.take().ok_or("its errors are not a pipe")?);
         match listening(&lines) {
-            Some(address) => Ok(Self { guard, address, lines, errors }),
+            Some(address) => Ok(Self { guard, address, lines }),
             None => {
                 drop(guard);
                 let (command, tail) = (format!("{command:?}"), errors.text());
@@ -94,11 +93,6 @@ impl Server {
     /// The next line that it prints by then, with the time at which it came.
     pub(crate) fn line_by(&self, end: Instant) -> Option<(Instant, String)> {
         self.lines.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
-    }
-
-    /// The last lines of its standard error.
-    pub(crate) fn errors(&self) -> String {
-        self.errors.text()
     }
 
     /// SIGTERM, and SIGKILL for what is left after a while. Whether it ended by itself.

@@ -41,7 +41,7 @@ fn counted(scene: &Scene) {
         assert_eq!(outcome.workers.values().sum::<u64>(), 2000);
         let ids: Vec<_> = workers.iter().map(|worker| worker.id().to_string()).collect();
         assert!(outcome.workers.keys().all(|id| ids.contains(id)), "{:?}", outcome.workers);
-        assert!(outcome.cpu > Duration::ZERO && outcome.lag.len() > 0);
+        assert!(outcome.cpu > Duration::ZERO && !outcome.lag.is_empty());
     }
     cluster.shutdown().unwrap();
 }

@@ -69,7 +69,7 @@ fn rate() {
         assert!(expected.contains(&outcome.scheduled()), "{}", outcome.scheduled());
         // Each was sent, or is among the failures: the driver does not wait for the server.
         assert_eq!(outcome.scheduled(), outcome.completed() + outcome.failures().total());
-        assert!(outcome.lag.len() > 0);
+        assert!(!outcome.lag.is_empty());
         assert_eq!(outcome.elapsed, Duration::from_millis(500));
         assert_timeline(&outcome);
     }

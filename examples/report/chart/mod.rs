@@ -18,7 +18,7 @@ use plotters::{
 
 pub(crate) use bars::{BarRow, Bars};
 pub(crate) use grid::{Grid, GridCell, Shade};
-pub(crate) use lines::{Axis, Lines, Scale, Series};
+pub(crate) use lines::{Axis, Lines, Series};
 pub(crate) use stack::{Part, Stack};
 
 use crate::{Result, section::Chart};
@@ -90,8 +90,8 @@ impl Charts {
     }
 
     /// Draws with `draw` on an empty chart of this size.
-    fn draw<'a, E: Error + Send + Sync + 'static>(
-        &'a self,
+    fn draw<E: Error + Send + Sync + 'static>(
+        &self,
         file: &str,
         shows: &str,
         size: (u32, u32),
