@@ -11,6 +11,7 @@ use crate::{
     chart::{Axis, Charts, Lines, Series},
     e1_throughput::style,
     experiment::{Bench, Cell, Experiment},
+    machine,
     measure::{self, Beat, by_kind},
     plan::{POLICIES, Plan, crossed, interleaved, mode_and_policy},
     programs::Programs,
@@ -33,7 +34,7 @@ const SURGE: f64 = 1.5;
 /// A user who waits for longer has gone.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// More connections than can wait within the timeout.
+/// More connections than can wait within the timeout, for each of the two loads.
 const CONNECTIONS: usize = 4_000;
 
 /// A tick of the timelines that are kept.
@@ -126,7 +127,9 @@ impl Experiment for Overload {
 }
 
 fn load(server: &Server, part: f64, length: Duration) -> Result<Load> {
-    let load = measure::poisson(&server.url(PATH), CAPACITY * part, CONNECTIONS, length)?;
+    // There are two loads, and each connection has two ends.
+    let connections = CONNECTIONS.min(machine::open_files() / 4);
+    let load = measure::poisson(&server.url(PATH), CAPACITY * part, connections, length)?;
     Ok(load.reuse(Reuse::Close).timeout(TIMEOUT))
 }
 

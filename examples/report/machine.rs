@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, thread};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -44,6 +44,18 @@ impl Machine {
             self.cores, self.cpu, self.memory_mib, self.kernel, self.backlog, self.compiler
         )
     }
+}
+
+/// Raises the limit of open files as far as it may go, for this program and all that it starts.
+pub(crate) fn raise_open_files() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+/// How many files one process may have open.
+pub(crate) fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 fn memory_mib() -> u64 {

@@ -11,7 +11,8 @@
 //!
 //! An experiment is a list of cells: one arm in one round. Each finished cell is a line of `benches/results/EN.jsonl`
 //! at once, so a run that was interrupted goes on where it was. Results of another commit, of another profile or of a
-//! quick run do not count as done; after a change that is not committed, `--fresh` forgets what there is.
+//! quick run do not count as done; after a change that is not committed, `--fresh` forgets what there is. A cell that fails is
+//! told, left out and tried again by the next run; the exit status is then 1.
 //!
 //! Everything is started by the main thread and ends with this program, also when it is killed: see `child`.
 
@@ -112,12 +113,19 @@ fn run(args: &Args) -> Result<()> {
             store.forget(experiment.id())?;
         }
     }
+    let mut failed = Vec::new();
     if !args.render {
-        measure(&chosen, &plan, args.no_build, &mut store)?;
+        machine::raise_open_files()?;
+        failed = measure(&chosen, &plan, args.no_build, &mut store)?;
     }
     document::write(&all, &store, &places)?;
     eprintln!("report: wrote {}", places.report.display());
-    Ok(())
+    match failed.as_slice() {
+        [] => Ok(()),
+        failed => {
+            Err(format!("cells that failed, and have no result:\n{}", failed.join("\n")).into())
+        }
+    }
 }
 
 fn chosen<'a>(all: &'a [Box<dyn Experiment>], only: &[String]) -> Result<Vec<&'a dyn Experiment>> {
@@ -132,13 +140,13 @@ fn chosen<'a>(all: &'a [Box<dyn Experiment>], only: &[String]) -> Result<Vec<&'a
     Ok(all.iter().map(AsRef::as_ref).filter(|experiment| wanted(experiment.id())).collect())
 }
 
-/// Runs every cell that has no result yet.
+/// Runs every cell that has no result yet, and tells which failed: the others still count.
 fn measure(
     chosen: &[&dyn Experiment],
     plan: &Plan,
     no_build: bool,
     store: &mut Store,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let programs = Programs::find(no_build)?;
     programs.say();
     let bench = Bench { programs: &programs, plan: *plan };
@@ -150,16 +158,22 @@ fn measure(
         let left = all.into_iter().filter(|cell| plan.wants(cell) && !store.has(id.0, &run, cell));
         cells.extend(left.map(|cell| (*experiment, id, cell)));
     }
+    let mut failed = Vec::new();
     let mut progress = Progress::new(cells.iter().map(|(_, _, cell)| cell.expected));
     for (experiment, id, cell) in cells {
         progress.begin(id.0, &cell);
-        let value =
-            experiment.run(&cell, &bench).map_err(|error| format!("{} {cell}: {error}", id.0))?;
-        store.append(id, &run, &cell, value)?;
+        match experiment.run(&cell, &bench) {
+            Ok(value) => store.append(id, &run, &cell, value)?,
+            Err(error) => {
+                let error = format!("{} {cell}: {error}", id.0);
+                progress.say(&error);
+                failed.push(error);
+            }
+        }
         progress.end(&cell);
     }
     progress.finish();
-    Ok(())
+    Ok(failed)
 }
 
 /// Where results and the report go.

@@ -48,6 +48,11 @@ impl Progress {
         self.bar.inc(cell.expected.as_millis() as u64);
     }
 
+    /// Tells something beside the bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("report: {line}"));
+    }
+
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
