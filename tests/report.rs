@@ -77,6 +77,40 @@ fn an_interrupted_run_ends_at_once_with_all_that_it_started() {
     wait_until("the end of all that it started", || place.processes() == 0);
 }
 
+/// What is measured must add up: data that is shared is there once, private data once per worker, and each idle connection
+/// takes something.
+#[test]
+fn memory_adds_up_and_fresh_forgets_what_cannot_be_read() {
+    let place = Place::new("memory");
+    fs::create_dir(&place.folder).unwrap();
+    fs::write(place.folder.join("E14.jsonl"), "no record\n").unwrap();
+    assert!(!place.start_only("E14", "thread", &[]).wait().unwrap().success());
+    assert!(place.start_only("E14", "thread", &["--fresh"]).wait().unwrap().success());
+    let mib = |arm: &str| place.value("E14", arm)["pss"].as_u64().unwrap() >> 20;
+    let none = mib("thread/4/none");
+    assert!((60..100).contains(&(mib("thread/4/shared") - none)), "shared data");
+    assert!((4 * 60..4 * 80).contains(&(mib("thread/4/private") - none)), "data of each");
+    let idle = place.value("E14", "thread/idle");
+    assert!(idle["pss"].as_u64() > idle["before"].as_u64(), "{idle}");
+    let report = fs::read_to_string(place.folder.join("REPORT.md")).unwrap();
+    for wanted in ["## E14. ", "a worker more takes", "](e14-memory.svg)"] {
+        assert!(report.contains(wanted), "no {wanted:?} in {report}");
+    }
+}
+
+/// An abort ends all threads, a panic one.
+#[test]
+fn faults_end_whom_they_should() {
+    let place = Place::new("faults");
+    assert!(place.start_only("E7", "thread", &[]).wait().unwrap().success());
+    let [abort, panic] = ["thread/abort", "thread/panic"].map(|arm| place.value("E7", arm));
+    assert_eq!(abort["ended"], Value::Bool(true), "{abort}");
+    assert_eq!((&panic["ended"], &panic["gone"]), (&Value::Bool(false), &1.into()), "{panic}");
+    assert!(panic["restored"].as_f64() > Some(0.0), "{panic}");
+    let matrix = fs::read_to_string(place.folder.join("e7-isolation.svg")).unwrap();
+    assert!(matrix.contains("all end") && matrix.contains("3 of 4 left"), "{matrix}");
+}
+
 /// A folder for results, which goes away with this.
 struct Place {
     folder: PathBuf,
@@ -90,13 +124,27 @@ impl Place {
 
     /// Starts the cheapest experiment in one mode, with what was built last.
     fn start(&self, mode: &str) -> Child {
+        self.start_only("E6", mode, &[])
+    }
+
+    fn start_only(&self, id: &str, mode: &str, more: &[&str]) -> Child {
         let program = std::env::current_exe().unwrap();
         let program = program.ancestors().nth(2).unwrap().join("examples/report");
         let mut command = Command::new(program);
-        command.args(["--quick", "--only", "E6", "--no-build", "--mode", mode, "--out"]);
+        command
+            .args(["--quick", "--only", id, "--no-build", "--mode", mode])
+            .args(more)
+            .arg("--out");
         command.arg(&self.folder).env(MARK, &self.folder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
+    }
+
+    /// The value of an arm of this experiment, which has one round.
+    fn value(&self, id: &str, arm: &str) -> Value {
+        let text = fs::read_to_string(self.folder.join(format!("{id}.jsonl"))).unwrap();
+        let mut records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.find(|record| record["arm"] == arm).unwrap()["value"].clone()
     }
 
     fn results(&self) -> PathBuf {

@@ -107,12 +107,12 @@ fn run(args: &Args) -> Result<()> {
     let chosen = chosen(&all, &args.only)?;
     let places = Places::of(args)?;
     let plan = Plan { quick: args.quick, mode: args.mode };
-    let mut store = Store::open(&places.results)?;
     if args.fresh {
         for experiment in &chosen {
-            store.forget(experiment.id())?;
+            results::forget(&places.results, experiment.id())?;
         }
     }
+    let mut store = Store::open(&places.results)?;
     let mut failed = Vec::new();
     if !args.render {
         machine::raise_open_files()?;

@@ -138,15 +138,6 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets an experiment's results.
-    pub(crate) fn forget(&mut self, id: &str) -> Result<()> {
-        self.records.remove(id);
-        match fs::remove_file(self.path(id)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
     /// The results of the latest run, and of those like it, that an experiment has.
     pub(crate) fn latest(&self, id: &str) -> Option<Results> {
         let records = self.records.get(id)?;
@@ -154,6 +145,14 @@ impl Store {
         let alike = records.iter().filter(|record| record.run.is_alike(&run));
         let cells = alike.map(|record| (record.arm.clone(), record.value.clone())).collect();
         Some(Results { run, of, cells })
+    }
+}
+
+/// Forgets an experiment's results, also such that cannot be read.
+pub(crate) fn forget(folder: &Path, id: &str) -> Result<()> {
+    match fs::remove_file(folder.join(format!("{id}.jsonl"))) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
