@@ -22,8 +22,9 @@
 //! returns a [`Report`]; [`Builder::supervise`] does the same beside the program. [`Builder::launch`] is Node's
 //! way: the program [forks](Cluster::fork), reads [events](Cluster::events) and decides.
 //!
-//! Whoever knows Node's `cluster` begins with [Coming from Node](docs::coming_from_node), whoever knows PM2,
-//! gunicorn, puma or systemd with [Supervision](docs::supervision).
+//! Whoever is new to all of this begins with the [guide], a course in chapters; whoever knows Node's `cluster` with
+//! [Coming from Node](docs::coming_from_node), whoever knows PM2, gunicorn, puma or systemd with
+//! [Supervision](docs::supervision).
 //!
 //! | | [`Mode::Process`] | [`Mode::Thread`] |
 //! |---|---|---|
@@ -55,6 +56,7 @@ mod event;
 pub mod event_loop;
 mod events;
 mod fork;
+pub mod guide;
 mod handle;
 #[cfg(feature = "http")]
 pub mod http;

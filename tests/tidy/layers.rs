@@ -24,7 +24,7 @@ enum Peers {
 
 /// Every module at the root of the crate except `lib.rs`; the order is the rank.
 const LAYERS: [Layer; 8] = [
-    Layer { modules: &["sys", "docs"], below: &[], peers: Peers::None },
+    Layer { modules: &["sys", "docs", "guide"], below: &[], peers: Peers::None },
     Layer {
         modules: &[
             "error", "address", "config", "event", "id", "clock", "signal", "workers", "dice",
