@@ -1,4 +1,5 @@
-//! What messages cost, in both modes: the round trip of 100 bytes, one way in bulk, a socket with a message.
+//! What messages cost, in both modes: the round trip of 100 bytes, of fewer and of many more, one way in bulk, a socket
+//! with a message.
 //!
 //! ```text
 //! cargo bench --bench messaging
@@ -22,7 +23,8 @@ use std::{
 };
 
 use bimodal::{
-    Cluster, Error, ErrorKind, Event, Flow, Mode, Port, Result, Worker, WorkerHandle, event_loop,
+    Cluster, Error, ErrorKind, Event, Flow, Message, Mode, Port, Result, Worker, WorkerHandle,
+    event_loop,
 };
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,9 @@ const CLUSTERS: [(&str, Duration); 2] =
 
 /// Makes this program the other side of the floor.
 const ECHO: &str = "--floor-echo";
+
+/// Texts that go there and back besides those of 100 bytes, in bytes.
+const SIZES: [usize; 4] = [16, 1 << 10, 64 << 10, 1 << 20];
 
 /// Far more than any answer takes: past it something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +76,9 @@ fn main() -> Result<()> {
             let worker = cluster.fork()?;
             let extra = if idle_poll.is_zero() { "" } else { "_with_idle_poll" };
             measure(&mut criterion, &format!("{mode}{extra}"), &cluster, &worker);
+            if idle_poll.is_zero() {
+                measure_sizes(&mut criterion, &format!("{mode}_by_size"), &cluster, &worker);
+            }
             cluster.shutdown()?;
         }
     }
@@ -210,6 +218,28 @@ fn measure(criterion: &mut Criterion, name: &str, cluster: &Cluster, worker: &Wo
     group.finish();
 }
 
+/// The same text goes to and fro: between processes it is encoded and decoded on each way, between threads it is moved.
+fn measure_sizes(criterion: &mut Criterion, name: &str, cluster: &Cluster, worker: &WorkerHandle) {
+    let mut group = criterion.benchmark_group(name);
+    for size in SIZES {
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(format!("round_trip_{size}_bytes"), |bencher| {
+            bencher.iter_custom(|times| {
+                let mut text = "x".repeat(size);
+                let start = Instant::now();
+                for _ in 0..times {
+                    send(worker, Order::Echo(text));
+                    text = answer::<String>(cluster).get().expect("a text came back");
+                }
+                let time = start.elapsed();
+                assert_eq!(text.len(), size);
+                time
+            });
+        });
+    }
+    group.finish();
+}
+
 fn measure_port(
     group: &mut BenchmarkGroup<'_, WallTime>,
     cluster: &Cluster,
@@ -240,12 +270,12 @@ fn send(worker: &WorkerHandle, mut order: Order) {
 }
 
 /// Waits for the next message of this type.
-fn answer<T: 'static>(cluster: &Cluster) {
+fn answer<T: 'static>(cluster: &Cluster) -> Message {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match cluster.next_event_timeout(left).expect("an event before the deadline") {
-            Event::Message { message, .. } if message.is::<T>() => return,
+            Event::Message { message, .. } if message.is::<T>() => return message,
             Event::Exit { status, .. } => panic!("the worker has ended: {status}"),
             _ => {}
         }

@@ -5,6 +5,8 @@
 mod serve;
 mod support;
 
+#[path = "lab/data.rs"]
+mod data;
 #[path = "lab/faults.rs"]
 mod faults;
 #[path = "lab/program.rs"]
@@ -41,6 +43,8 @@ const SCENARIOS: &[Scenario] = &[
     both("crashes", faults::crashes),
     both("spin", faults::spin),
     both("leaks", faults::leaks),
+    both("shared_data_is_there_once", data::shared_data_is_there_once),
+    both("private_data_is_there_in_each", data::private_data_is_there_in_each),
     both("first_line_and_last", program::first_line_and_last),
     both("all_policies", program::all_policies),
     both("sigterm_under_load", program::sigterm_under_load),

@@ -23,12 +23,17 @@ trap 'exit 130' INT
 
 sed -e "s|@DIRECTORY@|$directory|g; s|@LISTEN@|$1|g; s|@WORKERS@|$2|g" \
     "$here/nginx.conf.in" >"$directory/nginx.conf"
-nginx -p "$directory" -e stderr -c "$directory/nginx.conf" &
+# The kernel ends it when this shell is killed, which then cannot.
+setpriv --pdeathsig TERM -- nginx -p "$directory" -e stderr -c "$directory/nginx.conf" &
 server=$!
 
 # nginx writes its pid after it listens.
 while [ ! -s "$directory/nginx.pid" ] && kill -0 "$server" 2>/dev/null; do
     sleep 0.02
 done
-[ ! -s "$directory/nginx.pid" ] || echo "listening on http://$1"
+if [ -s "$directory/nginx.pid" ]; then
+    # It needs no file any more, and a shell that is killed could not remove them.
+    rm -rf "$directory"
+    echo "listening on http://$1"
+fi
 wait "$server"

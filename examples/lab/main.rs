@@ -10,6 +10,7 @@
 //! It prints one line when every worker listens on every address, and the report at the end. Warnings go to stderr
 //! (`RUST_LOG` chooses what else). `--help` tells the rest.
 
+mod data;
 mod events;
 mod faults;
 mod policy;
@@ -18,10 +19,13 @@ mod stored;
 
 use std::{ffi::OsString, process::ExitCode, rc::Rc};
 
-use bimodal::{Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http};
+use bimodal::{
+    Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http, pool::Pool,
+};
 use clap::Parser;
 use env_logger::Env;
 
+use data::Data;
 use events::{Announcer, Form};
 use policy::Policy;
 use routes::Lab;
@@ -66,8 +70,13 @@ struct Args {
     /// Prints one line per event on stdout
     #[arg(long, value_enum, default_value_t = Form::Off)]
     events: Form,
+    /// How many threads a pool has at most: there is one pool for all threads, one for each process
+    #[arg(long, value_name = "N")]
+    pool_threads: Option<usize>,
     #[command(flatten)]
     policy: Policy,
+    #[command(flatten)]
+    data: Data,
 }
 
 fn main() -> ExitCode {
@@ -94,9 +103,12 @@ fn run(args: Args) -> Result<()> {
         .name("lab")
         .workers(args.workers)
         .on_event(move |event| announcer.announce(event));
-    builder = args.policy.apply(builder);
+    builder = args.data.declare(args.policy.apply(builder));
     if let Some(scheduling) = args.scheduling {
         builder = builder.scheduling(scheduling);
+    }
+    if let Some(threads) = args.pool_threads {
+        builder = builder.pool(Pool::builder().threads(1..=threads));
     }
     #[cfg(feature = "store-lmdb")]
     if let Some(directory) = args.store {
@@ -104,14 +116,16 @@ fn run(args: Args) -> Result<()> {
     }
     let report = builder.run({
         let addresses = args.listen;
-        move |worker| serve(worker, mode, addresses.clone())
+        let data = args.data;
+        move |worker| serve(worker, mode, addresses.clone(), data)
     })?;
     events::print_report(args.events, &report);
     Ok(())
 }
 
 /// A worker's body: one server per address, all on this worker's loop.
-async fn serve(worker: Worker, mode: Mode, addresses: Vec<Address>) -> Result<()> {
+async fn serve(worker: Worker, mode: Mode, addresses: Vec<Address>, data: Data) -> Result<()> {
+    let _own = data.take(&worker)?;
     let lab = Rc::new(Lab::new(worker.clone(), mode));
     let mut servers = Vec::new();
     for address in addresses {

@@ -106,6 +106,7 @@ pub fn bad_arguments(scene: &Scene) {
         (["--workers", "0"], "from 1 to"),
         (["--scheduling", "lottery"], "round-robin, least-connections, shared or reuse-port"),
         (["--listen", "nowhere"], "unix:PATH"),
+        (["--pool-threads", "0"], "there must be 1 to 512"),
         // Not this machine's address.
         (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0"),
     ] {
