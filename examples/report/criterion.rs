@@ -98,18 +98,23 @@ fn output(command: &mut Command) -> Result<String> {
 
 /// Where cargo puts the bench that it has built.
 fn build(name: &str, bench: &Bench<'_>) -> Result<PathBuf> {
-    let exe = env::current_exe()?;
-    let target = exe.ancestors().nth(3).ok_or("this program is not in a target folder")?;
     let mut command = child::command("cargo");
     command
         .args(["bench", "--no-run", "--quiet", "--all-features", "--bench", name])
         .args(["--profile", &bench.programs.profile, "--target-dir"])
-        .arg(target)
+        .arg(target()?)
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&bench.programs.root);
     let output = output(&mut command).map_err(|error| format!("building {name}: {error}"))?;
     let found = output.lines().find_map(|line| built(line, name));
     found.ok_or_else(|| format!("cargo does not say where it put the bench {name}").into())
+}
+
+/// Cargo's folder in which this program is.
+fn target() -> Result<PathBuf> {
+    let exe = env::current_exe()?;
+    let target = exe.ancestors().nth(3).ok_or("this program is not in a target folder")?;
+    Ok(target.to_owned())
 }
 
 /// The program that a line of cargo's speaks of, if it is that bench.
@@ -124,11 +129,11 @@ struct Home(PathBuf);
 
 impl Home {
     fn new(bench: &str) -> Result<Self> {
-        let name = format!("bimodal-report-{}-{bench}", std::process::id());
-        let path = env::temp_dir().join(name);
-        // What a process of the same number may have left.
+        let name = format!("{bench}-{}", std::process::id());
+        // Below target/, where what a killed run leaves is in nobody's way.
+        let path = target()?.join("report").join(name);
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path)?;
+        fs::create_dir_all(&path)?;
         Ok(Self(path))
     }
 }
