@@ -73,6 +73,7 @@ mod setup;
 mod shared;
 mod signal;
 mod status;
+mod status_socket;
 mod supervise;
 mod supervision;
 mod sys;
