@@ -106,6 +106,10 @@ fn live(feed: Feed) -> io::Result<()> {
             Input::Line(line) => table.take(Told::parse(&line)?),
             Input::Resized => {}
             Input::Quit => return Ok(()),
+            Input::Ended => {
+                drop(screen);
+                return writeln!(io::stdout(), "the cluster has ended");
+            }
             Input::Failed(error) => return Err(error),
         }
         let (columns, rows) = screen.size();

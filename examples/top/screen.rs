@@ -28,6 +28,7 @@ pub(crate) enum Input {
     Line(String),
     Resized,
     Quit,
+    Ended,
     Failed(io::Error),
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn inputs(mut feed: Feed) -> io::Result<impl Iterator<Item = Input>> 
         loop {
             let input = match feed.next() {
                 Ok(Some(line)) => Input::Line(line),
-                Ok(None) => Input::Quit,
+                Ok(None) => Input::Ended,
                 Err(error) => Input::Failed(error),
             };
             if sender.send(input).is_err() {
