@@ -142,12 +142,12 @@ impl Cluster {
         if supervised && settings.reap_orphans {
             outside::init::step_aside();
         }
-        if settings.mode == Mode::Process {
-            builder::take_name(&settings.name)?;
-        }
         let status = open_status(&settings, &outside)?;
         if let Some(status) = &status {
             sink.show_to(status.feed());
+        }
+        if settings.mode == Mode::Process {
+            builder::take_name(&settings.name)?;
         }
         let primary = start_primary(settings.clone(), body, sink, outside, supervised)?;
         // From here on an early return ends the primary.

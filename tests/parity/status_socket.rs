@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     bodies,
+    service::{SIGHUP, SIGUSR2},
     supervising::{served, who},
     support::{
         DEADLINE, Scenario, Scene, both,
@@ -26,6 +27,7 @@ use crate::{
         program::{self, Program},
         system, wait_until,
     },
+    upgrade::Installed,
 };
 
 const PROGRAM: &str = "serve_with_a_status_socket";
@@ -47,6 +49,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("the_file_is_for_its_user_alone_and_so_is_the_socket", permissions),
     both("a_path_that_cannot_be_is_refused_before_anything_starts", refused),
     both("what_a_killed_program_left_is_replaced", stale),
+    both("the_socket_goes_on_through_a_reload_and_an_upgrade", upgraded),
     both("a_cluster_without_supervision_has_a_status_socket", unsupervised),
 ];
 
@@ -64,10 +67,14 @@ struct Client(BufReader<UnixStream>);
 
 impl Client {
     fn ask(path: &PathBuf, request: &str) -> Self {
-        let mut stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        writeln!(stream, "{request}").unwrap();
-        Self(BufReader::new(stream))
+        Self::try_ask(path, request).unwrap()
+    }
+
+    fn try_ask(path: &PathBuf, request: &str) -> std::io::Result<Self> {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        writeln!(stream, "{request}")?;
+        Ok(Self(BufReader::new(stream)))
     }
 
     /// The next line; `None` at the end.
@@ -246,9 +253,17 @@ fn hostile(scene: &Scene) {
 /// More than a socket and a client's queue hold.
 const FLOOD: u64 = 2000;
 
-/// Makes so many events that whoever reads nothing is behind.
-fn flood(cluster: &Cluster) {
+/// Makes so many events that whoever reads nothing is behind, and waits until they are queued for all clients.
+fn flood(cluster: &Cluster, path: &PathBuf) {
     (0..FLOOD).for_each(|_| cluster.setup_primary(Setup::new()).unwrap());
+    let mut settings = 0;
+    wait_until("the events", || {
+        let event = cluster.next_event_timeout(DEADLINE);
+        settings += u64::from(matches!(event, Some(Event::Setup { .. })));
+        settings == FLOOD
+    });
+    // Orders come before new clients.
+    Client::ask(path, ONCE).next("snapshot");
 }
 
 fn slow(scene: &Scene) {
@@ -256,7 +271,7 @@ fn slow(scene: &Scene) {
     let (cluster, address) = served(scene.builder().status_socket(&path), 1);
     let mut stuck = Client::ask(&path, EVENTS);
     stuck.next("snapshot");
-    flood(&cluster);
+    flood(&cluster, &path);
     let mut quick = Client::ask(&path, EVENTS);
     quick.next("snapshot");
     assert!(get(&address, "/panic").is_err());
@@ -280,7 +295,7 @@ fn behind(scene: &Scene) {
     let (cluster, _) = served(scene.builder().status_socket(&path), 1);
     let mut client = Client::ask(&path, EVENTS);
     client.next("snapshot");
-    flood(&cluster);
+    flood(&cluster, &path);
     let (mut told, mut missed) = (0, 0);
     while told + missed < FLOOD {
         let line = client.line().expect("the client was dropped");
@@ -437,6 +452,37 @@ fn stale(scene: &Scene) {
     assert_ne!(first["pid"], second["pid"]);
     program.signal(15);
     program.succeed();
+    assert!(!path.exists());
+}
+
+fn upgraded(scene: &Scene) {
+    let path = path(scene);
+    let installed = Installed::new(scene);
+    let option = format!("status_socket={}", path.display());
+    let mut running = installed.start(scene, &[&option]);
+    let told = || Client::ask(&path, ONCE).next("snapshot");
+    assert_eq!(told()["pid"], running.pid);
+    system::signal(running.pid, SIGHUP);
+    wait_until("a reload", || told()["report"]["reloads"] == 1);
+    installed.put_script("exit 3");
+    system::signal(running.pid, SIGUSR2);
+    running.decided("no new program takes over");
+    assert_eq!(told()["pid"], running.pid, "one that failed took the socket along");
+    installed.restore();
+    let mut watcher = Client::ask(&path, EVENTS);
+    watcher.next("snapshot");
+    running.upgrade();
+    // Between the two there is a moment without a file.
+    wait_until("the new program's socket", || {
+        let client = Client::try_ask(&path, ONCE);
+        client.is_ok_and(|mut client| client.next("snapshot")["pid"] == running.pid)
+    });
+    let mut exits = 0;
+    while let Some(line) = watcher.line() {
+        exits += u32::from(line["event"]["name"] == "exit");
+    }
+    assert_eq!(exits, 2, "the old program's client saw its end");
+    running.stop();
     assert!(!path.exists());
 }
 
