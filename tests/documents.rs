@@ -5,7 +5,7 @@
 //! * An example runs to its end, which must be a success; one of [`ENDLESS`] is started, waited for, and told to end
 //!   (SIGTERM) behind the block, or before the next one that wants its port. Nobody of it is left then.
 //! * Where a comment says `or --mode thread`, the block is run in that mode as well.
-//! * `curl` has to get an answer. A comment behind it that ends with a digit or a brace is that answer, with any
+//! * `curl` has to get an answer, and a good one but from `/error`. A comment behind it that ends with a digit or a brace is that answer, with any
 //!   number for a number; where the path says that a worker will crash, there may be none.
 //! * What takes minutes is checked, not run: that tests and benches exist, that the programs of [`LONG`] explain themselves,
 //!   that the contenders have these names. They have tests of their own, or belong to a measurement.
@@ -255,7 +255,10 @@ impl<'a> Reader<'a> {
     }
 
     fn ask(&self, line: &Line) {
-        let command = line.command.replacen("curl", "curl -sS --max-time 15", 1);
+        let may_say_no =
+            ["/fault/", "/crash", "/error"].iter().any(|path| line.command.contains(path));
+        let no = if may_say_no { "" } else { " --fail-with-body" };
+        let command = line.command.replacen("curl", &format!("curl -sS --max-time 15{no}"), 1);
         let output =
             Command::new("sh").args(["-c", &command]).current_dir(&self.home).output().unwrap();
         let (told, errors) = (text(&output.stdout), text(&output.stderr));

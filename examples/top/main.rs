@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         // Whoever read the output has enough of it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("top: {error}");
+            eprintln!("top: {}", table::plain(&error.to_string()));
             ExitCode::FAILURE
         }
     }

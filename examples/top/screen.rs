@@ -46,7 +46,7 @@ pub(crate) fn inputs(mut feed: Feed) -> io::Result<impl Iterator<Item = Input>> 
     thread::spawn(move || {
         let is_quit = |byte: &io::Result<u8>| matches!(byte, Ok(b'q' | b'Q') | Err(_));
         // The end of the input is no wish to quit.
-        if io::stdin().bytes().any(|byte| is_quit(&byte)) {
+        if io::stdin().lock().bytes().any(|byte| is_quit(&byte)) {
             let _ = typed.send(Input::Quit);
         }
     });

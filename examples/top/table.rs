@@ -111,9 +111,13 @@ fn describe(event: &Event) -> String {
     format!("{:>9} {:<10} {who}{gap}{}", age(event.uptime_ms), event.name, event.text)
 }
 
-/// What a worker said in a panic is not to move the cursor.
 fn fit(line: &str, columns: usize) -> String {
-    line.chars().take(columns).map(|c| if c.is_control() { '?' } else { c }).collect()
+    plain(line).chars().take(columns).collect()
+}
+
+/// A text without control characters: what a worker said in a panic is not to move the cursor.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn time(micros: Option<u64>) -> String {
