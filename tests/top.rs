@@ -6,8 +6,11 @@ mod serve;
 mod support;
 
 use std::{
-    io::Write as _,
-    os::unix::{net::UnixListener, process::CommandExt as _},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
@@ -133,7 +136,11 @@ fn terminal(scene: &Scene) {
     assert!(enter.is_some() && enter < leave, "{screen:?}");
     assert!(!screen.contains("-icanon"), "the terminal was not given back: {screen:?}");
     let row = screen.split("\x1b[K").find(|line| line.contains("WORKER ")).unwrap();
-    assert_eq!(row.trim().chars().count(), 60, "it is cut to the width: {row:?}");
+    assert_eq!(
+        row.trim_matches(['\r', '\n']).chars().count(),
+        60,
+        "it is cut to the width: {row:?}"
+    );
     lab.stop();
 }
 
@@ -169,14 +176,14 @@ fn stranger(scene: &Scene) {
         [("nonsense\n", "expected"), ("{\"error\":\"\\u001b[2Jno\"}\n", "the cluster says: ?[2Jno")]
     {
         let mut program = Program::spawn(&mut top(&socket, &[]));
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = asked(&listener);
         stream.write_all(says.as_bytes()).unwrap();
         assert_eq!(program.wait().code(), Some(1));
         let errors = program.errors();
         assert!(errors.contains(expected) && !errors.contains('\u{1b}'), "{errors:?}");
     }
     let program = Program::spawn(&mut top(&socket, &[]));
-    let (mut stream, _) = listener.accept().unwrap();
+    let mut stream = asked(&listener);
     std::fs::remove_file(&socket).unwrap();
     let event =
         r#"{"event":{"name":"error","uptime_ms":1,"worker":1,"text":"\u001b]0;title\u0007"}}"#;
@@ -185,6 +192,15 @@ fn stranger(scene: &Scene) {
     let told = program.succeed();
     assert!(told.iter().any(|line| line.ends_with("worker 1: ?]0;title?")), "{told:#?}");
     wait_until("nothing to be left", || !socket.exists());
+}
+
+/// A client that has asked.
+fn asked(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    assert_eq!(line, "{\"interval_ms\":1000,\"events\":true}\n");
+    stream
 }
 
 const SNAPSHOT: &str = r#"{"snapshot":{"uptime_ms":1,"pid":1,"name":"x","mode":"thread","scheduling":"shared","target":0,"ready":0,"reloading":false,"stopping":false,"memory_bytes":null,"requests_per_second":0.0,"p99_us":null,"report":{"started":0,"restarts":0,"recycled":0,"hung":0,"reloads":0},"workers":[]}}"#;

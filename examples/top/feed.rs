@@ -27,10 +27,10 @@ impl Feed {
     pub(crate) fn open(path: &Path, interval: u64) -> io::Result<Self> {
         let stream = connect(path, interval).map_err(|error| {
             let path = path.display();
-            io::Error::new(
-                error.kind(),
-                format!("{path}: {error}; is a program with this status socket running?"),
-            )
+            // Of no kind: a pipe that is broken here is not the reader's of the output.
+            io::Error::other(format!(
+                "{path}: {error}; is a program with this status socket running?"
+            ))
         })?;
         Ok(Self { path: path.into(), interval, stream })
     }
