@@ -6,14 +6,17 @@ use std::{
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::{UnixListener, UnixStream},
-        process::CommandExt as _,
     },
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bimodal::{Cluster, ErrorKind as Kind, Event, Setup};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Uid,
+    thread::set_thread_uid,
+};
 use serde_json::Value;
 
 use crate::{
@@ -31,9 +34,8 @@ use crate::{
 };
 
 const PROGRAM: &str = "serve_with_a_status_socket";
-const CLIENT: &str = "ask_a_status_socket";
 
-/// A user and a group that own nothing here.
+/// A user that owns nothing here.
 const NOBODY: u32 = 65_534;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -53,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_cluster_without_supervision_has_a_status_socket", unsupervised),
 ];
 
-pub const PROGRAMS: &[Scenario] = &[both(PROGRAM, serve), both(CLIENT, ask)];
+pub const PROGRAMS: &[Scenario] = &[both(PROGRAM, serve)];
 
 /// A path that nothing has, in the directory for temporary files.
 fn path(scene: &Scene) -> PathBuf {
@@ -73,7 +75,8 @@ impl Client {
     fn try_ask(path: &PathBuf, request: &str) -> std::io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        writeln!(stream, "{request}")?;
+        // It may have been refused, and closed, already.
+        let _ = stream.write_all(format!("{request}\n").as_bytes());
         Ok(Self(BufReader::new(stream)))
     }
 
@@ -358,40 +361,17 @@ fn permissions(scene: &Scene) {
     cluster.shutdown().unwrap();
 }
 
-/// What another user is told.
+/// What another user is told: a thread of this program, which is that user for the kernel.
 fn as_nobody(path: &PathBuf) -> String {
-    // The file of the program may lie where nobody else may look, so it is opened here.
-    let program = fs::File::open("/proc/self/exe").unwrap();
-    use std::os::fd::AsRawFd as _;
-    let opened = format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd());
-    let copy = path.with_extension("client");
-    fs::copy(opened, &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = std::process::Command::new(&copy);
-    command
-        .args(["--program", CLIENT, "thread"])
-        .arg(path)
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .current_dir("/");
-    let told = Program::spawn(&mut command).succeed();
-    fs::remove_file(copy).unwrap();
-    told.join("\n")
-}
-
-/// The program that asks: prints the answer, or why there is none.
-fn ask(_: &Scene) {
-    match UnixStream::connect(&program::args()[0]) {
-        Err(error) => println!("{:?}", error.kind()),
-        Ok(mut stream) => {
-            let mut answer = String::new();
-            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            // It may have been refused already.
-            let _ = writeln!(stream, "{ONCE}");
-            let _ = stream.read_to_string(&mut answer);
-            println!("{answer}");
+    let path = path.clone();
+    let ask = move || {
+        set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+        match Client::try_ask(&path, ONCE) {
+            Err(error) => format!("{:?}", error.kind()),
+            Ok(mut client) => client.next("error").to_string(),
         }
-    }
+    };
+    std::thread::spawn(ask).join().unwrap()
 }
 
 fn refused(scene: &Scene) {
