@@ -7,7 +7,7 @@ use std::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -362,8 +362,8 @@ fn permissions(scene: &Scene) {
 }
 
 /// What another user is told: a thread of this program, which is that user for the kernel.
-fn as_nobody(path: &PathBuf) -> String {
-    let path = path.clone();
+fn as_nobody(path: &Path) -> String {
+    let path = path.to_owned();
     let ask = move || {
         set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
         match Client::try_ask(&path, ONCE) {
