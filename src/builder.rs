@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fmt,
     future::Future,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
     pool::PoolSettings,
     setup::Setup,
     shared::{self, store::Storage},
+    status_socket,
     supervision::Supervision,
     worker::{Body, Outcome, Worker},
 };
@@ -78,6 +80,8 @@ pub struct Settings {
     pub idle_poll: Duration,
     /// Whether a supervised cluster makes a process 1 an init.
     pub reap_orphans: bool,
+    /// Where other programs can watch the cluster; absent: nowhere.
+    pub status_socket: Option<PathBuf>,
     /// What workers are started with; what was never set holds the default that applies.
     pub setup: Setup,
 }
@@ -102,6 +106,7 @@ impl Builder {
             pin: mode == Mode::Thread,
             idle_poll: Duration::ZERO,
             reap_orphans: true,
+            status_socket: None,
             setup: Setup::new(),
         };
         let regions = Vec::new();
@@ -231,6 +236,18 @@ impl Builder {
         self
     }
 
+    /// Lets other programs watch the cluster on a Unix socket at this path, such as this crate's example `top`: the
+    /// counters of all workers at an interval, and events as they come, as lines of JSON. Default: none. What is asked and
+    /// answered, [the world outside](crate::docs::outside) tells.
+    ///
+    /// The file has mode 0600, and only processes of the primary's user, or root, are answered. It goes when the cluster
+    /// has ended. One that a killed program has left there is replaced; anything else that is there is left alone, and the
+    /// cluster does not start. A relative path starts at the directory of the program; in full it has at most 107 bytes.
+    pub fn status_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.status_socket = Some(path.into());
+        self
+    }
+
     /// What workers are started with (Node: `cluster.setupPrimary`): program, arguments, environment,
     /// directory, user, standard streams. What an earlier call mentioned and this one does not stays.
     pub fn setup(mut self, setup: Setup) -> Self {
@@ -264,6 +281,8 @@ impl Builder {
         settings.regions = shared::check(&self.regions)?;
         settings.scheduling = self.choose_scheduling(std::env::var_os(Scheduling::VARIABLE))?;
         settings.choose_store()?;
+        let socket = settings.status_socket.as_deref().map(status_socket::check);
+        settings.status_socket = socket.transpose()?;
         settings.check()?;
         settings.pool = settings.pool.clone().or_threads(settings.spare_cores()?);
         settings.setup.fill(settings.mode)?;

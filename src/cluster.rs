@@ -38,6 +38,7 @@ use crate::{
         store::{Choice, Store},
     },
     status::{Board, Past, Status},
+    status_socket::{self, Opened, StatusSocket},
     supervise::Health,
     worker::{Body, Pace},
 };
@@ -62,6 +63,8 @@ struct Running {
     regions: Regions,
     supervised: bool,
     thread: JoinHandle<Result<Report>>,
+    /// Ends after the primary, when this is dropped.
+    _status: Option<StatusSocket>,
 }
 
 /// What a cluster did (see [`Builder::run`]).
@@ -130,7 +133,7 @@ impl Cluster {
             child::become_worker(invitation, body, pool);
         }
         let settings = Arc::new(settings);
-        let (sink, events) =
+        let (mut sink, events) =
             events::queue(settings.event_queue, supervised && child::invited_to().is_none());
         if child::invited_to().is_some() {
             return Ok(Self { settings: Mutex::new(settings), events, store, primary: None });
@@ -139,11 +142,28 @@ impl Cluster {
         if supervised && settings.reap_orphans {
             outside::init::step_aside();
         }
+        let status = open_status(&settings, &outside)?;
+        if let Some(status) = &status {
+            sink.show_to(status.feed());
+        }
         if settings.mode == Mode::Process {
             builder::take_name(&settings.name)?;
         }
         let primary = start_primary(settings.clone(), body, sink, outside, supervised)?;
-        Ok(Self { settings: Mutex::new(settings), events, store, primary: Some(primary) })
+        // From here on an early return ends the primary.
+        let mut cluster =
+            Self { settings: Mutex::new(settings), events, store, primary: Some(primary) };
+        cluster.serve_status(status)?;
+        Ok(cluster)
+    }
+
+    /// Serves the status socket from now on, if there is one.
+    fn serve_status(&mut self, opened: Option<Opened>) -> Result<()> {
+        let settings = self.settings();
+        if let (Some(running), Some(opened)) = (&mut self.primary, opened) {
+            running._status = Some(opened.serve(running.crew.clone(), settings)?);
+        }
+        Ok(())
     }
 
     /// Changes what workers are started with from now on (Node: `cluster.setupPrimary`). What `setup`
@@ -586,7 +606,9 @@ fn start_primary(
     });
     let thread = thread.context(ErrorKind::Io, || "cannot start the primary's thread".into())?;
     match started.recv() {
-        Ok((crew, stats, regions)) => Ok(Running { crew, stats, regions, supervised, thread }),
+        Ok((crew, stats, regions)) => {
+            Ok(Running { crew, stats, regions, supervised, thread, _status: None })
+        }
         Err(_) => match thread.join() {
             Ok(Err(error)) => Err(error),
             _ => Err(Error::new(
@@ -595,6 +617,12 @@ fn start_primary(
             )),
         },
     }
+}
+
+/// Opens the status socket, if one was chosen.
+fn open_status(settings: &Settings, outside: &Outside) -> Result<Option<Opened>> {
+    let open = |path| status_socket::open(path, outside.legacy.as_ref());
+    settings.status_socket.as_deref().map(open).transpose()
 }
 
 /// A body that finds the store when it starts.

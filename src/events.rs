@@ -23,6 +23,7 @@ use crate::{
     event::{ExitStatus, State},
     handle::WorkerHandle,
     message::Message,
+    status_socket::Feed,
     supervise::Decision,
 };
 
@@ -159,7 +160,7 @@ impl Event {
 pub(crate) fn queue(bound: usize, endless: bool) -> (EventSink, EventStream) {
     let (sender, receiver) = unbounded();
     let counters = Arc::new(Counters { bound, ..Counters::default() });
-    let sink = EventSink { sender, counters: counters.clone() };
+    let sink = EventSink { sender, counters: counters.clone(), feed: None };
     (sink, EventStream { receiver, counters, endless })
 }
 
@@ -179,11 +180,26 @@ struct Counters {
 pub(crate) struct EventSink {
     sender: Sender<Event>,
     counters: Arc<Counters>,
+    /// The other readers: those of the status socket.
+    feed: Option<Feed>,
 }
 
 impl EventSink {
+    /// Shows all events to the status socket as well.
+    pub(crate) fn show_to(&mut self, feed: Feed) {
+        self.feed = Some(feed);
+    }
+
+    /// The status socket, if there is one.
+    pub(crate) fn feed(&self) -> Option<&Feed> {
+        self.feed.as_ref()
+    }
+
     /// Puts an event in, or counts it as missed.
     pub(crate) fn emit(&self, event: Event) {
+        if let Some(feed) = &self.feed {
+            feed.see(&event);
+        }
         if let Err(event) = self.offer(event) {
             self.counters.gone(&event);
             self.counters.missed.fetch_add(1, SeqCst);

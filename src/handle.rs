@@ -28,7 +28,7 @@ use crate::{
     id::{Slot, WorkerId},
     message::{self, Handle, SendError},
     observers::Observers,
-    shared::SlotStats,
+    shared::{Latency, SlotStats},
     signal::Signal,
     status::{Past, WorkerStatus},
     sys,
@@ -187,6 +187,13 @@ impl WorkerHandle {
     pub fn stats(&self) -> SlotStats {
         let row = self.record.desk.stats.row(self.slot());
         if row.worker == self.id().get() && !self.is_dead() { row } else { SlotStats::default() }
+    }
+
+    /// How long the worker's requests took so far. Nothing before it is online and after its end.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        let latency = self.record.desk.stats.latency(self.slot());
+        if self.stats().worker == 0 { Latency::default() } else { latency }
     }
 
     /// The pipe to the worker's standard input, once, if it was started with

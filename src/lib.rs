@@ -73,6 +73,7 @@ mod setup;
 mod shared;
 mod signal;
 mod status;
+mod status_socket;
 mod supervise;
 mod supervision;
 mod sys;
@@ -97,7 +98,7 @@ pub use message::{Broadcast, Codec, Handle, Message, Port, SendError};
 pub use setup::Setup;
 pub use shared::store;
 pub use shared::{
-    Atom, CounterShard, SharedBuffer, SharedCell, SharedCounter, SharedGuard, SharedMutex,
+    Atom, CounterShard, Latency, SharedBuffer, SharedCell, SharedCounter, SharedGuard, SharedMutex,
     SharedView, SlotStats, StatsPage, Waitable, Waited, Waiting,
 };
 pub use signal::Signal;

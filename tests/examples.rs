@@ -30,6 +30,7 @@ use support::{
 const SCENARIOS: &[Scenario] = &[
     both("hello", hello),
     both("axum_router", axum_router),
+    both("express_like", express_like),
     both("events", events),
     both("messaging", messaging),
     both("load_balancing", load_balancing),
@@ -85,6 +86,44 @@ fn axum_router(scene: &Scene) {
         assert_eq!(get(address, "/nowhere").unwrap().status, 404);
     };
     run("axum_router", scene, answers);
+}
+
+fn express_like(scene: &Scene) {
+    let answers = |address: &Address| {
+        let ask = |path: &str| {
+            let answer = get(address, path).unwrap();
+            assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
+            let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            (answer.status, json)
+        };
+        let hour = || {
+            let said = Command::new("date").args(["-u", "+%Y-%m-%dT%H:"]).output().unwrap().stdout;
+            String::from_utf8(said).unwrap().trim_end().to_owned()
+        };
+        let before = hour();
+        let (status, hello) = ask("/");
+        assert_eq!(
+            (status, hello["message"].as_str()),
+            (200, Some("Hello from cluster!")),
+            "{hello}"
+        );
+        assert!(hello["worker"].as_u64().is_some() && hello["pid"].as_u64().is_some(), "{hello}");
+        let timestamp = hello["timestamp"].as_str().unwrap();
+        let is_now = [before, hour()].iter().any(|hour| timestamp.starts_with(hour.as_str()));
+        assert!(is_now, "{timestamp} is not now");
+        assert!(timestamp.len() == 24 && timestamp.ends_with('Z'), "{timestamp}");
+        let (inline, pool) = (ask("/heavy").1, ask("/heavy?pool=1").1);
+        assert_eq!(inline["result"], pool["result"]);
+        assert!(inline["result"].as_f64() > Some(2.3e11), "{inline}");
+        let (status, error) = ask("/error");
+        assert!(
+            status == 500 && error["error"].as_str().unwrap().contains("No such file"),
+            "{error}"
+        );
+        assert!(get(address, "/crash").is_err(), "an answer from a worker that has ended");
+        wait_until("a worker to serve", || get(address, "/").is_ok());
+    };
+    run("express_like", scene, answers);
 }
 
 fn events(scene: &Scene) {

@@ -73,6 +73,9 @@ struct Args {
     /// How many threads a pool has at most: there is one pool for all threads, one for each process
     #[arg(long, value_name = "N")]
     pool_threads: Option<usize>,
+    /// Lets `top`, and other programs of this user, watch the cluster on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    status_socket: Option<std::path::PathBuf>,
     #[command(flatten)]
     policy: Policy,
     #[command(flatten)]
@@ -109,6 +112,9 @@ fn run(args: Args) -> Result<()> {
     }
     if let Some(threads) = args.pool_threads {
         builder = builder.pool(Pool::builder().threads(1..=threads));
+    }
+    if let Some(path) = args.status_socket {
+        builder = builder.status_socket(path);
     }
     #[cfg(feature = "store-lmdb")]
     if let Some(directory) = args.store {

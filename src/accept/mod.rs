@@ -16,6 +16,7 @@ mod socket;
 use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use socket2::Socket;
@@ -61,6 +62,11 @@ pub trait Count {
     fn closed(&self);
     /// A request was answered.
     fn request(&self);
+    /// In this turn of the loop the answer to a request was complete that came in the turn of this time. Does
+    /// nothing unless overridden.
+    fn answered(&self, asked: Instant) {
+        let _ = asked;
+    }
 }
 
 /// A connection on its way to a worker. It stays the primary's until the worker adopts it.

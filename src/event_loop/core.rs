@@ -81,6 +81,10 @@ impl Core {
         self.now.get()
     }
 
+    pub(super) fn clock_seen(&self) -> Instant {
+        self.meter.counted_until()
+    }
+
     pub(super) fn idle_poll(&self) -> Duration {
         self.idle_poll.get()
     }

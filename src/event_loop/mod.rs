@@ -281,6 +281,12 @@ pub(crate) fn is_entered() -> bool {
     with_entered(|_| ()).is_some()
 }
 
+/// When the current loop last looked at the clock: [`now`], or later when it is about to sleep.
+#[track_caller]
+pub(crate) fn clock_seen() -> Instant {
+    with_current(Core::clock_seen)
+}
+
 /// [`EventLoop::stats`] of the current loop.
 ///
 /// # Panics

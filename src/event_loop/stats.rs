@@ -48,6 +48,10 @@ impl Meter {
         self.stats.get()
     }
 
+    pub(super) fn counted_until(&self) -> Instant {
+        self.counted_until.get()
+    }
+
     pub(super) fn restart(&self, now: Instant) {
         self.counted_until.set(now);
     }

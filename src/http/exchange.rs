@@ -52,6 +52,8 @@ pub(super) struct Exchange {
     phase: Cell<Phase>,
     /// In `Idle`, when that began or the last answer moved; after it, when the request began.
     since: Cell<Instant>,
+    /// When the first byte of the request came.
+    asked: Cell<Instant>,
     /// No request was received on this connection yet.
     fresh: Cell<bool>,
     framing: Cell<Framing>,
@@ -77,6 +79,7 @@ impl Exchange {
             meter,
             phase: Cell::new(Phase::Idle),
             since: Cell::new(event_loop::now()),
+            asked: Cell::new(event_loop::now()),
             fresh: Cell::new(true),
             framing: Cell::new(Framing::Refused),
             content_length: Cell::new(false),
@@ -102,8 +105,12 @@ impl Exchange {
 
     /// The first byte of a request came.
     pub(super) fn head_begins(&self) {
-        if self.phase.replace(Phase::Head) == Phase::Idle && !self.fresh.replace(false) {
-            self.since.set(event_loop::now());
+        if self.phase.replace(Phase::Head) != Phase::Idle {
+            return;
+        }
+        self.asked.set(event_loop::now());
+        if !self.fresh.replace(false) {
+            self.since.set(self.asked.get());
         }
     }
 
@@ -177,7 +184,10 @@ impl Exchange {
     }
 
     pub(super) fn answer_ends(&self) {
-        self.answer_ended.set(true);
+        let was_ended = self.answer_ended.replace(true);
+        if let Some(meter) = self.meter.as_ref().filter(|_| !was_ended) {
+            meter.answered(self.asked.get());
+        }
         self.settle();
     }
 

@@ -58,6 +58,13 @@ impl Legacy {
     }
 }
 
+impl Legacy {
+    /// The process of the program before; `None` where it cannot be seen from here.
+    pub(crate) fn process(&self) -> Option<i32> {
+        peer_pid(self.0.as_fd()).ok().filter(|pid| *pid != 0)
+    }
+}
+
 /// The program before, until it has let go.
 #[derive(Debug)]
 pub(crate) struct Predecessor {

@@ -140,6 +140,9 @@ impl Primary {
             if predecessor.poll_gone(cx, self.dispatcher.handed()).is_ready() {
                 self.world.predecessor = None;
                 self.dispatcher.own_files();
+                if let Some(feed) = self.sink.feed() {
+                    feed.take_over();
+                }
                 self.dispatcher.take_in_late();
             }
         }
@@ -166,6 +169,9 @@ impl Primary {
         match outcome {
             Ok(()) => {
                 let pid = successor.pid();
+                if let Some(feed) = self.sink.feed() {
+                    feed.disown();
+                }
                 successor.let_go(self.dispatcher.late_letters());
                 self.dispatcher.disown_files();
                 self.tell_program(Decision::Upgraded { pid });

@@ -3,25 +3,32 @@
 //! A row is written by its worker alone, with relaxed stores; the primary and every worker read it.
 //! Only between two workers, while nobody owns the row, the primary resets it. A reader may see the
 //! counters of one row at slightly different moments, never a torn value. Rows are 128 bytes apart,
-//! a pair of cache lines, because adjacent lines are fetched together.
+//! a pair of cache lines, because adjacent lines are fetched together. Behind all rows lie the times of requests, for
+//! each slot as many counts as [`Latency`] has steps.
 //!
 //! The words live on the heap where memory is shared, and in a sealed memfd where it is not.
 
 use std::{
+    cell::RefCell,
     io,
     os::fd::OwnedFd,
+    rc::Rc,
     sync::{
         Arc,
         atomic::AtomicU64,
         atomic::Ordering::{Acquire, Relaxed, Release},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use super::latency::{Latency, STEPS, step_of};
 use crate::{
     clock,
     id::Slot,
-    sys::{memory::SharedWords, thread::CpuClock},
+    sys::{
+        memory::SharedWords,
+        thread::{CpuClock, own_thread},
+    },
 };
 
 /// Words of 8 bytes from one row to the next.
@@ -46,6 +53,8 @@ enum Column {
     Asleep,
     /// 1 after the worker's end: it writes nowhere any more.
     Ended,
+    /// The kernel's number of its loop's thread.
+    Thread,
 }
 
 /// The counters of all workers of a cluster.
@@ -58,20 +67,24 @@ impl StatsPage {
     /// Rows on a page: slots 0 to 1023.
     pub const ROWS: usize = 1024;
 
+    const WORDS: usize = Self::ROWS * (ROW + STEPS);
+
     /// A page that threads of this process share.
     pub(crate) fn heap() -> Arc<Self> {
-        Arc::new(Self { words: SharedWords::heap(Self::ROWS * ROW) })
+        // Of a mapping only what is touched costs memory.
+        let words = SharedWords::anonymous(Self::WORDS);
+        Arc::new(Self { words: words.unwrap_or_else(|_| SharedWords::heap(Self::WORDS)) })
     }
 
     /// A page that processes share, and the descriptor to hand to them.
     pub(crate) fn memfd() -> io::Result<(Arc<Self>, OwnedFd)> {
-        let (words, descriptor) = SharedWords::memfd("bimodal-stats", Self::ROWS * ROW)?;
+        let (words, descriptor) = SharedWords::memfd("bimodal-stats", Self::WORDS)?;
         Ok((Arc::new(Self { words }), descriptor))
     }
 
     /// The page behind a descriptor that came from the primary.
     pub(crate) fn map(descriptor: OwnedFd) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { words: SharedWords::map(descriptor, Self::ROWS * ROW)? }))
+        Ok(Arc::new(Self { words: SharedWords::map(descriptor, Self::WORDS)? }))
     }
 
     /// The row of a slot.
@@ -88,6 +101,7 @@ impl StatsPage {
             worker: read(Column::Worker),
             generation: read(Column::Generation),
             pid: read(Column::Process),
+            thread: read(Column::Thread),
             beats: read(Column::Beats),
             connections_open: read(Column::Open),
             connections_accepted: read(Column::Accepted),
@@ -104,6 +118,16 @@ impl StatsPage {
         (0..Self::ROWS).map(|slot| self.row(Slot(slot))).filter(|row| row.worker != 0).collect()
     }
 
+    /// How long the requests of the worker in this slot took.
+    ///
+    /// # Panics
+    ///
+    /// When the slot is not below [`StatsPage::ROWS`].
+    #[must_use]
+    pub fn latency(&self, slot: Slot) -> Latency {
+        Latency::new(|step| self.step(slot, step).load(Relaxed))
+    }
+
     /// Connections open at the worker in this slot.
     pub(crate) fn open(&self, slot: Slot) -> u64 {
         self.word(slot, Column::Open).load(Relaxed)
@@ -114,6 +138,7 @@ impl StatsPage {
         for word in 0..ROW {
             self.words.get(slot.get() * ROW + word).store(0, Relaxed);
         }
+        (0..STEPS).for_each(|step| self.step(slot, step).store(0, Relaxed));
         self.word(slot, Column::Worker).store(worker, Relaxed);
         self.word(slot, Column::Generation).store(generation.into(), Relaxed);
     }
@@ -153,6 +178,10 @@ impl StatsPage {
     fn word(&self, slot: Slot, column: Column) -> &AtomicU64 {
         self.words.get(slot.get() * ROW + column as usize)
     }
+
+    fn step(&self, slot: Slot, step: usize) -> &AtomicU64 {
+        self.words.get(Self::ROWS * ROW + slot.get() * STEPS + step)
+    }
 }
 
 /// The counters of one worker at one moment.
@@ -167,6 +196,9 @@ pub struct SlotStats {
     pub generation: u64,
     /// The worker's process id.
     pub pid: u64,
+    /// The kernel's number of the thread that the worker's loop runs on (gettid(2)): in a worker process
+    /// the process id.
+    pub thread: u64,
     /// Turns of the worker's event loop that ended in sleep: the sign of life.
     pub beats: u64,
     /// Connections open now.
@@ -204,13 +236,23 @@ fn cpu(clock: u64) -> Duration {
 pub(crate) struct SlotMeter {
     page: Arc<StatsPage>,
     slot: Slot,
+    answers: Rc<RefCell<Vec<Answered>>>,
+}
+
+/// A request whose time is counted when the loop next looks at the clock: the time of a turn is that of its begin.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    asked: Instant,
+    /// The time of the turn in which it was answered.
+    turn: Instant,
 }
 
 impl SlotMeter {
     /// The row of `slot`, now owned by the calling worker, whose CPU time this clock shows.
     pub(crate) fn new(page: Arc<StatsPage>, slot: Slot, clock: Option<CpuClock>) -> Self {
-        let meter = Self { page, slot };
+        let meter = Self { page, slot, answers: Rc::default() };
         meter.set(Column::Process, std::process::id().into());
+        meter.set(Column::Thread, own_thread());
         meter.set(Column::Clock, clock.map_or(0, CpuClock::number));
         meter
     }
@@ -230,6 +272,23 @@ impl SlotMeter {
 
     pub(crate) fn request_answered(&self) {
         self.add(Column::Requests, 1);
+    }
+
+    /// In the loop's turn of this time, the answer to a request that came at `asked` was complete.
+    pub(crate) fn request_timed(&self, asked: Instant, turn: Instant) {
+        self.answers.borrow_mut().push(Answered { asked, turn });
+    }
+
+    /// The loop has looked at the clock: counts the times of requests that were answered before.
+    pub(crate) fn clock_seen(&self, now: Instant) {
+        self.answers.borrow_mut().retain(|answered| {
+            let is_over = answered.turn < now;
+            if is_over {
+                let step = step_of(now.saturating_duration_since(answered.asked));
+                increase(self.page.step(self.slot, step), 1);
+            }
+            !is_over
+        });
     }
 
     pub(crate) fn beat(&self, busy_ns: u64, idle_ns: u64) {
@@ -254,15 +313,18 @@ impl SlotMeter {
         self.set(Column::Asleep, 0);
     }
 
-    /// A load and a store instead of a read-modify-write: the row has one writer.
     fn add(&self, column: Column, amount: u64) {
-        let word = self.page.word(self.slot, column);
-        word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
+        increase(self.page.word(self.slot, column), amount);
     }
 
     fn set(&self, column: Column, value: u64) {
         self.page.word(self.slot, column).store(value, Relaxed);
     }
+}
+
+/// A load and a store instead of a read-modify-write: the row has one writer.
+fn increase(word: &AtomicU64, amount: u64) {
+    word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
 #[cfg(test)]
@@ -285,6 +347,7 @@ mod tests {
     fn a_row_counts_what_its_worker_did() {
         let row = exercise(&StatsPage::heap());
         assert_eq!((row.worker, row.generation, row.pid), (7, 2, std::process::id().into()));
+        assert_eq!(row.thread, own_thread());
         assert_eq!((row.connections_open, row.connections_accepted, row.requests), (1, 2, 1));
         assert_eq!((row.beats, row.busy_ns, row.idle_ns), (1, 30, 10));
         assert!((row.utilization() - 0.75).abs() < 1e-9);
@@ -307,6 +370,27 @@ mod tests {
         page.end(Slot(0));
         let ended = page.row(Slot(0));
         assert_eq!((ended.busy_ns, ended.idle_ns), (30, 10));
+    }
+
+    #[test]
+    fn a_request_takes_until_the_clock_is_looked_at_after_its_turn() {
+        let page = StatsPage::heap();
+        let meter = SlotMeter::new(page.clone(), Slot(1), None);
+        let turn = clock::now();
+        let ms = |ms| Duration::from_millis(ms);
+        meter.request_timed(turn, turn);
+        meter.clock_seen(turn);
+        assert_eq!(page.latency(Slot(1)).count(), 0, "its turn is not over");
+        meter.request_timed(turn + ms(90), turn + ms(90));
+        meter.clock_seen(turn + ms(80));
+        let latency = page.latency(Slot(1));
+        assert_eq!(latency.count(), 1);
+        assert!((ms(80)..ms(101)).contains(&latency.quantile(1.0).unwrap()), "{latency:?}");
+        meter.clock_seen(turn + ms(91));
+        assert_eq!(page.latency(Slot(1)).count(), 2);
+        assert_eq!(page.latency(Slot(0)).count() + page.latency(Slot(2)).count(), 0);
+        page.reset(Slot(1), 9, 1);
+        assert_eq!(page.latency(Slot(1)).count(), 0);
     }
 
     #[test]

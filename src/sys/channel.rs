@@ -123,6 +123,15 @@ pub(crate) fn receive_packet(
 /// The process that made the other end: for a pair, the one that called [`seqpacket_pair`], whoever holds
 /// that end now. 0 when there is no such process or it lives in a process namespace not visible from here.
 pub(crate) fn peer_pid(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    peer_credentials(fd).map(|peer| peer.pid)
+}
+
+/// The user that connected the other end of a Unix socket, or made the pair, as its number is known here.
+pub(crate) fn peer_user(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    peer_credentials(fd).map(|peer| peer.uid)
+}
+
+fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // Not rustix: it gives the process as a non-zero number, and the kernel may well answer 0.
@@ -136,7 +145,7 @@ pub(crate) fn peer_pid(fd: BorrowedFd<'_>) -> io::Result<i32> {
             &raw mut length,
         )
     };
-    if answer == 0 { Ok(credentials.pid) } else { Err(io::Error::last_os_error()) }
+    if answer == 0 { Ok(credentials) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether `fd` is a packet socket of the Unix family, as [`seqpacket_pair`] makes them.
@@ -182,6 +191,7 @@ mod tests {
             assert!(fcntl_getfl(end).unwrap().contains(OFlags::NONBLOCK));
             assert!(is_seqpacket(end.as_fd()));
             assert_eq!(peer_pid(end.as_fd()).unwrap(), std::process::id() as i32);
+            assert_eq!(peer_user(end.as_fd()).unwrap(), rustix::process::geteuid().as_raw());
         }
     }
 

@@ -99,6 +99,11 @@ impl fmt::Debug for Cores {
     }
 }
 
+/// The kernel's number of the calling thread.
+pub(crate) fn own_thread() -> u64 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into()
+}
+
 /// The clock of the CPU time that the calling thread has used, for any thread of this process to
 /// read; `None` if the system has none.
 pub(crate) fn own_clock() -> Option<CpuClock> {

@@ -45,6 +45,7 @@ impl Beat {
     fn beat(&self) {
         let (busy_ns, idle_ns) = self.times();
         self.meter.beat(busy_ns, idle_ns);
+        self.meter.clock_seen(event_loop::clock_seen());
     }
 }
 

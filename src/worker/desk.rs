@@ -6,12 +6,14 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     task::Waker,
+    time::Instant,
 };
 
 use super::{Note, State};
 use crate::{
     accept::{Count, Offer},
     config::Address,
+    event_loop,
     id::ListenerId,
     shared::SlotMeter,
 };
@@ -213,6 +215,10 @@ impl Count for SlotMeter {
     fn request(&self) {
         self.request_answered();
     }
+
+    fn answered(&self, asked: Instant) {
+        self.request_timed(asked, event_loop::now());
+    }
 }
 
 /// Counts the connections of a listener that has a limit.
@@ -248,5 +254,9 @@ impl Count for LimitedMeter {
 
     fn request(&self) {
         self.state.meter.request();
+    }
+
+    fn answered(&self, asked: Instant) {
+        self.state.meter.answered(asked);
     }
 }

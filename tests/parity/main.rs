@@ -62,6 +62,7 @@ mod sharing;
 mod shutdown;
 mod sockets;
 mod status;
+mod status_socket;
 mod stopping;
 // Most of it needs a store that processes share.
 #[cfg_attr(not(any(feature = "store-lmdb", feature = "redis")), allow(dead_code, unused_imports))]
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         reloading::SCENARIOS,
         stopping::SCENARIOS,
         status::SCENARIOS,
+        status_socket::SCENARIOS,
         ledgers::SCENARIOS,
         cores::SCENARIOS,
         first::SCENARIOS,
@@ -150,6 +152,7 @@ fn main() -> ExitCode {
         first::PROGRAMS,
         service::PROGRAMS,
         activation::PROGRAMS,
+        status_socket::PROGRAMS,
     ];
     let scenarios = Vec::from_iter(themes.into_iter().flatten());
     let node_rows = rows::table::check(scenarios.clone());

@@ -28,8 +28,8 @@ pub const SIGUSR2: i32 = 12;
 pub const SIGTTIN: i32 = 21;
 const SIGTERM: i32 = 15;
 
-/// Serves with the options `listen=ADDRESS` (any number of them), `workers=N`, `scheduling=POLICY`, `boot=MS`, `addresses=N` (the first N
-/// only). Further options are in
+/// Serves with the options `listen=ADDRESS` (any number of them), `workers=N`, `scheduling=POLICY`, `boot=MS`, `status_socket=PATH`,
+/// `addresses=N` (the first N only). Further options are in
 /// the file beside the program, if there is one: what another version of the program would have.
 fn serve(scene: &Scene) {
     env_logger::Builder::new()
@@ -50,6 +50,9 @@ fn serve(scene: &Scene) {
     }
     if let Some(time) = value("boot") {
         builder = builder.boot_timeout(Duration::from_millis(time.parse().unwrap()));
+    }
+    if let Some(path) = value("status_socket") {
+        builder = builder.status_socket(path);
     }
     let addresses = options.iter().filter_map(|option| option.strip_prefix("listen="));
     let mut addresses: Vec<_> = addresses.map(str::to_owned).collect();

@@ -52,12 +52,12 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// A program in a directory of its own, so that its file can be exchanged.
-struct Installed {
+pub struct Installed {
     directory: PathBuf,
 }
 
 impl Installed {
-    fn new(scene: &Scene) -> Self {
+    pub fn new(scene: &Scene) -> Self {
         let own = std::env::current_exe().unwrap();
         let name = format!("upgrade-{}-{}-{}", std::process::id(), scene.mode, scene.name);
         let directory = own.parent().unwrap().join(name);
@@ -78,11 +78,11 @@ impl Installed {
         fs::rename(next, self.file()).unwrap();
     }
 
-    fn restore(&self) {
+    pub fn restore(&self) {
         self.put(|next| fs::hard_link(std::env::current_exe().unwrap(), next).unwrap());
     }
 
-    fn put_script(&self, script: &str) {
+    pub fn put_script(&self, script: &str) {
         self.put(|next| {
             fs::write(next, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(next, fs::Permissions::from_mode(0o755)).unwrap();
@@ -104,7 +104,7 @@ impl Installed {
         fs::write(self.directory.join("program.options"), options).unwrap();
     }
 
-    fn start(&self, scene: &Scene, options: &[&str]) -> Running {
+    pub fn start(&self, scene: &Scene, options: &[&str]) -> Running {
         let mut command = Command::new(self.file());
         command.args(["--program", service::SERVICE, &scene.mode.to_string()]).args(options);
         Running::new(Program::spawn(&mut command))

@@ -89,6 +89,11 @@ impl Program {
         super::system::signal(self.pid(), signal);
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end; then all its output is in `output`.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

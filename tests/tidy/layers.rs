@@ -57,6 +57,7 @@ const LAYERS: [Layer; 8] = [
             "handle",
             "desk",
             "status",
+            "status_socket",
             "supervision",
         ],
         below: &[0, 1, 2, 3, 4, 5],
