@@ -24,6 +24,8 @@ mod address;
 mod clock;
 #[path = "../src/config.rs"]
 mod config;
+#[path = "../src/dice.rs"]
+mod dice;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/id.rs"]
