@@ -1,5 +1,5 @@
 //! What deciding and encoding cost, without the system calls around them: who gets the next connection, a frame to
-//! bytes and back, a step of the supervisor. About half a minute.
+//! bytes and back, a step of the supervisor. Less than a minute.
 //!
 //! ```text
 //! cargo bench --bench dispatch

@@ -1,6 +1,6 @@
 //! What a request costs, by mode and scheduling, in five shapes; two workers, and a closed loop with 32 connections in one
 //! thread of this program. Every answer is compared with what it must be; one that is not fails the bench.
-//! About three minutes.
+//! About two minutes.
 //!
 //! ```text
 //! cargo bench --features compare --bench throughput

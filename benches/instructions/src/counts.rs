@@ -93,3 +93,40 @@ fn version(program: &str) -> String {
         Err(error) => format!("{program}: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(rustc: &str, instructions: &[(&str, u64)]) -> Counts {
+        let instructions = instructions.iter().map(|(path, count)| (path.to_string(), *count));
+        let valgrind = "valgrind-3.19.0".into();
+        Counts { rustc: rustc.into(), valgrind, instructions: instructions.collect() }
+    }
+
+    #[test]
+    fn a_figure_may_grow_by_the_margin_and_no_more() {
+        let before = counts("rustc 1", &[("request/thread", 1000)]);
+        let complaints = |now| counts("rustc 1", &[("request/thread", now)]).complaints(&before);
+        assert_eq!(complaints(1150), "");
+        assert_eq!(complaints(100), "");
+        let text = complaints(1151);
+        let change = "request/thread: 1000 instructions before, 1151 now (+15.1 %)";
+        assert!(text.contains(change) && text.contains(BLESS), "{text}");
+    }
+
+    #[test]
+    fn a_figure_without_another_is_a_complaint() {
+        let (few, more) = (counts("a", &[("b", 1)]), counts("a", &[("b", 1), ("c", 1)]));
+        assert!(few.complaints(&more).contains("c: in "));
+        assert!(more.complaints(&few).contains("c: 1 instructions, and "));
+    }
+
+    #[test]
+    fn another_compiler_is_named_where_something_is_wrong() {
+        let before = counts("rustc 1", &[("b", 100)]);
+        assert_eq!(counts("rustc 2", &[("b", 100)]).complaints(&before), "");
+        let text = counts("rustc 2", &[("b", 200)]).complaints(&before);
+        assert!(text.contains("The figures are of rustc 1; this is rustc 2."), "{text}");
+    }
+}

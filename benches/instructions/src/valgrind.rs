@@ -10,8 +10,7 @@ use bimodal::Mode;
 
 use crate::cell::Cell;
 
-/// A worker process is started by its path.
-pub(crate) const PROGRAM: &str = "/usr/bin/valgrind";
+pub(crate) const PROGRAM: &str = "valgrind";
 
 /// Where valgrind writes what it counted: workers have it from their environment.
 const LOG: &str = "INSTRUCTIONS_LOG";
@@ -40,11 +39,11 @@ pub(crate) fn count(cell: &Cell) -> u64 {
     let status = command.args(cell.args()).env(LOG, &log.0).status();
     let status = status.unwrap_or_else(|error| panic!("{PROGRAM}: {error}: install valgrind"));
     let text = fs::read_to_string(&log.0).unwrap_or_default();
-    assert!(status.success(), "{status}; run it in its own folder; valgrind says:\n{text}");
+    assert!(status.success(), "{status}: was it built in its own folder? valgrind says:\n{text}");
     collected(&text).unwrap_or_else(|| panic!("valgrind counted nothing:\n{text}"))
 }
 
-/// From the line `==PID== Collected : N`.
+/// From the line `==PID== Collected : N` (Callgrind's manual, "Basic Usage").
 fn collected(text: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("Collected :"))?;
     line.rsplit(' ').next()?.parse().ok()
