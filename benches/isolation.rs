@@ -15,7 +15,9 @@
 //!
 //! Criterion measures from the request that makes the fault to the moment at which the replacement listens. Where
 //! there is none, nothing is measured. The table at the end has one fault of each kind, with everything:
-//! `never: the program has ended`, or `never: not noticed` in the time that it was watched.
+//! `never: the program has ended`, or `never: not noticed` in the time that it was watched. Newcomers are clients that come
+//! two seconds later, all at once; who is not answered within a second is not counted. Survivors are workers that were
+//! there before the fault.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to stop")]
 

@@ -35,6 +35,9 @@ const MEMORY: u64 = 32 << 20;
 
 const CONNECTIONS: usize = 32;
 
+/// Connections that are opened after the fault, beside those of the load.
+pub(crate) const NEWCOMERS: usize = 64;
+
 const PER_SECOND: f64 = 500.0;
 
 /// Requests on one connection: new ones come all the time.
@@ -150,15 +153,23 @@ impl Server {
 
     /// The load that it has: it goes on until it is stopped.
     pub(crate) fn load(&self) -> Load {
-        let expect = Expect { body: Some(b"Hello, World!".to_vec()), ..Expect::default() };
-        Load::new(&format!("http://{}", self.address))
-            .expect("an address")
-            .request(1, Request { expect, ..Request::get("/") })
+        self.requests()
             .arrival(Arrival::Constant { per_second: PER_SECOND })
             .connections(CONNECTIONS)
             .reuse(Reuse::Requests(REUSE))
-            .timeout(TIMEOUT)
             .until(Until::Elapsed(LONG))
+    }
+
+    /// Clients that come at the same time, one request each: how many of them are answered.
+    pub(crate) fn welcome(&self) -> u64 {
+        let all = self.requests().connections(NEWCOMERS).until(Until::Requests(NEWCOMERS as u64));
+        all.run().expect("the load runs").completed()
+    }
+
+    fn requests(&self) -> Load {
+        let expect = Expect { body: Some(b"Hello, World!".to_vec()), ..Expect::default() };
+        let load = Load::new(&format!("http://{}", self.address)).expect("an address");
+        load.request(1, Request { expect, ..Request::get("/") }).timeout(TIMEOUT)
     }
 
     /// Lets one worker do it. How long it takes until another one listens in its place, if it does within `patience`.

@@ -6,25 +6,29 @@ use bimodal::Mode;
 
 use crate::{
     fault::Fault,
-    server::{Never, PATIENCE, Server, WORKERS},
+    server::{NEWCOMERS, Never, PATIENCE, Server, WORKERS},
 };
 
-/// How long the load goes on before and after the fault, and how long a fault is watched that nobody notices.
+/// How long the load goes on before the fault, how long a fault is watched that nobody notices, and how long the load
+/// goes on then: long enough for a worker that hangs to be ended.
 #[derive(Clone, Copy)]
 struct Times {
-    around: Duration,
+    before: Duration,
     watched: Duration,
+    after: Duration,
 }
 
 /// Prints the table. When it is not measured, it takes as little time as it can.
 pub(crate) fn print(is_measured: bool) {
     let ms = Duration::from_millis;
     let times = match is_measured {
-        true => Times { around: ms(1000), watched: ms(3000) },
-        false => Times { around: ms(100), watched: ms(500) },
+        true => Times { before: ms(1000), watched: ms(3000), after: ms(2000) },
+        false => Times { before: ms(100), watched: ms(500), after: ms(100) },
     };
-    println!("| fault | mode | full strength after | failed | of requests | by kind | survivors |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| fault | mode | full strength after | failed | of requests | by kind | newcomers answered | survivors |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for fault in Fault::ALL.into_iter().filter(|fault| is_wanted(fault.name())) {
         for mode in [Mode::Process, Mode::Thread] {
             row(fault, mode, times);
@@ -41,16 +45,17 @@ fn is_wanted(name: &str) -> bool {
 fn row(fault: Fault, mode: Mode, times: Times) {
     let mut server = Server::start(mode);
     let load = server.load().start().expect("the load starts");
-    std::thread::sleep(times.around);
+    std::thread::sleep(times.before);
     let comes_to_something = fault.is_repaired(mode) || fault.ends_all(mode);
     let patience = if comes_to_something { PATIENCE } else { times.watched };
     let after = server.suffer(fault, patience);
-    std::thread::sleep(times.around);
+    std::thread::sleep(times.after);
+    let welcome = server.welcome();
     load.stop();
     let outcome = load.wait().expect("the load ends");
     let failures = outcome.failures();
     println!(
-        "| {} | {mode} | {} | {} | {} | {failures} | {} of {WORKERS} |",
+        "| {} | {mode} | {} | {} | {} | {failures} | {welcome} of {NEWCOMERS} | {} of {WORKERS} |",
         fault.name(),
         text(fault, mode, after),
         failures.total(),

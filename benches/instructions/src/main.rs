@@ -37,7 +37,7 @@ use client::Client;
 use counts::Counts;
 
 /// Exchanges of the shorter run.
-const TIMES: u64 = 2000;
+const TIMES: u64 = 1000;
 
 fn main() -> ExitCode {
     // In a worker process `launch` does not return.
