@@ -1,5 +1,5 @@
 //! What a fault costs those who did nothing wrong: how long until there are as many workers as before, how many
-//! requests fail meanwhile, and which workers live on. Each fault of a worker is real, and comes while a load of 500
+//! requests fail meanwhile, and which workers live on. Each fault of a worker is real, and comes while a load of 250
 //! requests per second goes on. About two minutes.
 //!
 //! ```text
@@ -11,12 +11,12 @@
 //! processes, and one of workers that are threads. It has two workers, and they are replaced without delay. A
 //! worker without a sign of life for [`SILENCE`] counts as hung. A process that has more than 32 MiB of its own is
 //! recycled, which is looked at once in a second; a thread has no memory of its own, so nobody can. In each server
-//! 256 descriptors may be open per process; nobody watches for their leak.
+//! 512 descriptors may be open per process; nobody watches for their leak.
 //!
 //! Criterion measures from the request that makes the fault to the moment at which the replacement listens. Where
 //! there is none, nothing is measured. The table at the end has one fault of each kind, with everything:
 //! `never: the program has ended`, or `never: not noticed` in the time that it was watched. Newcomers are clients that come
-//! two seconds later, all at once; who is not answered within a second is not counted. Survivors are workers that were
+//! two seconds later, all at once; who is not answered within half a second is not counted. Survivors are workers that were
 //! there before the fault.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to stop")]

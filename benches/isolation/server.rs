@@ -25,7 +25,7 @@ pub(crate) const WORKERS: usize = 2;
 const ROLE: &str = "--server";
 
 /// Open descriptors per process, at most.
-const DESCRIPTORS: u64 = 256;
+const DESCRIPTORS: u64 = 512;
 
 /// How long each step against a worker that hangs may take.
 const STEP: Duration = Duration::from_millis(100);
@@ -33,18 +33,19 @@ const STEP: Duration = Duration::from_millis(100);
 /// Memory of its own that a worker process may have, in bytes.
 const MEMORY: u64 = 32 << 20;
 
-const CONNECTIONS: usize = 32;
+/// More than requests can be under way at this rate and with this timeout, however many connections are stuck.
+const CONNECTIONS: usize = 160;
 
 /// Connections that are opened after the fault, beside those of the load.
 pub(crate) const NEWCOMERS: usize = 64;
 
-const PER_SECOND: f64 = 500.0;
+const PER_SECOND: f64 = 250.0;
 
 /// Requests on one connection: new ones come all the time.
 const REUSE: u32 = 20;
 
 /// How long a request may take: a server that does not answer costs no more.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Far more than any start or repair takes: past it something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
