@@ -1,5 +1,5 @@
 //! What the pool costs: a task's round trip from a loop and from a thread, tasks per second from one thread; and the
-//! same in workers of both modes.
+//! same in workers of both modes. Less than a minute.
 //!
 //! ```text
 //! cargo bench --bench pool
@@ -38,7 +38,9 @@ fn main() -> Result<()> {
     if bimodal::worker_of() == Some(CLUSTER) {
         launch(Mode::Process)?;
     }
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let time = Duration::from_secs(1);
+    let criterion = Criterion::default().sample_size(20).warm_up_time(time);
+    let mut criterion = criterion.measurement_time(2 * time).configure_from_args();
     for threads in [1, 2] {
         let ours = settings(threads).build()?;
         let rayon = ThreadPoolBuilder::new().num_threads(threads).build().expect("rayon's pool");

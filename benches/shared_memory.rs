@@ -1,4 +1,5 @@
-//! What it costs when all workers count together: one increment, by one worker per core (at least two) at once.
+//! What it costs when all workers count together: one increment, by one worker per core (at least two) at once. About
+//! half a minute.
 //!
 //! ```text
 //! cargo bench --bench shared_memory
@@ -64,7 +65,9 @@ fn main() -> Result<()> {
     if bimodal::worker_of() == Some(CLUSTER) {
         launch(Mode::Process)?;
     }
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let time = Duration::from_secs(1);
+    let criterion = Criterion::default().sample_size(20).warm_up_time(time);
+    let mut criterion = criterion.measurement_time(2 * time).configure_from_args();
     let mut group = criterion.benchmark_group("one_counter");
     group.throughput(Throughput::Elements(1));
     for (mode, ways) in [(Mode::Process, BETWEEN_PROCESSES), (Mode::Thread, WAYS.len())] {
@@ -189,8 +192,10 @@ async fn count(worker: Worker) -> Result<()> {
             parts.signals.wait_async(0, round, None)?.await?;
         }
         round += 1;
-        let way =
-            usize::try_from(parts.order.load(0)?).map_or(MESSAGE, |way| way.min(WAYS.len() - 1));
+        let way = usize::try_from(parts.order.load(0)?).unwrap_or(END);
+        if way >= END {
+            return Ok(());
+        }
         parts.count(&worker, way, parts.order.load(1)?).await?;
         parts.signals.add(1, 1)?;
         parts.signals.notify(1, 1)?;

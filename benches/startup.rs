@@ -1,5 +1,6 @@
 //! How long a worker takes from `fork` to its `listening` event, in both modes; and how long a failed one is missed:
-//! from SIGKILL, or from the message that makes it panic, to the `listening` event of its replacement.
+//! from SIGKILL, or from the message that makes it panic, to the `listening` event of its replacement. About a quarter of a
+//! minute.
 //!
 //! ```text
 //! cargo bench --bench startup
@@ -32,7 +33,9 @@ fn main() -> Result<()> {
     }
     // What is said of a panic costs more than all the rest.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut criterion = Criterion::default().sample_size(50).configure_from_args();
+    let time = Duration::from_secs(1);
+    let criterion = Criterion::default().sample_size(50).warm_up_time(time);
+    let mut criterion = criterion.measurement_time(2 * time).configure_from_args();
     let mut group = criterion.benchmark_group("fork_to_listening");
     for mode in [Mode::Process, Mode::Thread] {
         let mut cluster = None;

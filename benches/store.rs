@@ -1,5 +1,5 @@
 //! What the Store costs: reads and writes of several sizes, 95 to 5, and one counter, by one thread per core (at least two)
-//! at once. Each waits for its answer before it asks again.
+//! at once. Each waits for its answer before it asks again. Less than a minute.
 //!
 //! ```text
 //! cargo bench --features store-lmdb,redis --bench store
@@ -46,7 +46,9 @@ fn main() {
         let store = RedisStore::open(&server.url).expect("the address of a server");
         stores.push(("redis", Box::new(store)));
     }
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let time = Duration::from_secs(1);
+    let criterion = Criterion::default().sample_size(20).warm_up_time(time);
+    let mut criterion = criterion.measurement_time(2 * time).configure_from_args();
     for (name, store) in &stores {
         measure(&mut criterion, name, &**store);
     }
