@@ -45,6 +45,8 @@ mod builder;
 mod channel;
 pub mod clock;
 mod cluster;
+#[cfg(feature = "compare")]
+pub mod compare;
 mod config;
 mod desk;
 mod dice;
@@ -82,6 +84,8 @@ pub use accept::{Connection, ListenOptions, UdpOptions};
 pub use builder::{Builder, Settings};
 pub use channel::{Flow, Receipt};
 pub use cluster::{Cluster, Report};
+#[cfg(feature = "compare")]
+pub use compare::compare;
 pub use config::{Address, AddressKind, Mode, Scheduling, Stdio, Workers};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ExitStatus, State};

@@ -56,3 +56,10 @@ pub(crate) fn is_for_the_primary(variable: &OsStr) -> bool {
     let names = [activation::VARIABLES.as_slice(), &[successor::MARKER], notify::taken()];
     names.into_iter().flatten().any(|name| variable == *name)
 }
+
+/// Whether a variable was meant for this very process by whoever started it: not for a copy of the program that
+/// serves somebody else.
+#[cfg(feature = "compare")]
+pub(crate) fn is_for_this_process(variable: &OsStr) -> bool {
+    is_for_the_primary(variable) || notify::VARIABLES.iter().any(|name| variable == *name)
+}

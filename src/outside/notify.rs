@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The variables of a service manager.
-const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG, WATCHDOG_PID];
+pub(super) const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG, WATCHDOG_PID];
 /// Where the manager listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 /// How often it wants a sign of life, in microseconds.

@@ -18,6 +18,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+#[cfg(feature = "compare")]
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::{
     io::{Errno, FdFlags, fcntl_setfd},
     process::{
@@ -127,6 +129,13 @@ pub(crate) fn private_memory(pid: u32) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+/// Lets neither this process nor those that it starts leave a core dump.
+#[cfg(feature = "compare")]
+pub(crate) fn forbid_core_dumps() -> io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    Ok(setrlimit(Resource::Core, none)?)
 }
 
 /// How many threads this process has now; `None` where the system does not tell.

@@ -23,7 +23,7 @@ enum Peers {
 }
 
 /// Every module at the root of the crate except `lib.rs`; the order is the rank.
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer { modules: &["sys", "docs", "guide"], below: &[], peers: Peers::None },
     Layer {
         modules: &[
@@ -62,6 +62,7 @@ const LAYERS: [Layer; 7] = [
         below: &[0, 1, 2, 3, 4, 5],
         peers: Peers::All,
     },
+    Layer { modules: &["compare"], below: &[0, 1, 2, 3, 4, 5, 6], peers: Peers::None },
 ];
 
 /// The two backends, which must not know each other.

@@ -85,14 +85,21 @@ fn invited() -> Option<&'static Invited> {
 }
 
 fn look_for_invitation() -> Option<Invited> {
-    let found = environment::take_env(MARKER)?;
+    let (Marker { name, worker, .. }, channel) = claim(MARKER)?;
+    Some(Invited { name, invitation: Mutex::new(Some(Invitation { worker, channel })) })
+}
+
+/// The marker in this variable and the channel it names, if both were made for this process by its parent.
+/// The variable is removed.
+pub(crate) fn claim(variable: &str) -> Option<(Marker, OwnedFd)> {
+    let found = environment::take_env(variable)?;
     let checked = Marker::parse(found).map_err(String::from).and_then(check);
-    checked.inspect_err(|cause| log::warn!("{MARKER} is ignored: {cause}")).ok()
+    checked.inspect_err(|cause| log::warn!("{variable} is ignored: {cause}")).ok()
 }
 
 /// Whether this process is the one that the marker was made for.
-fn check(marker: Marker) -> Result<Invited, String> {
-    let Marker { name, worker, descriptor, primary } = marker;
+fn check(marker: Marker) -> Result<(Marker, OwnedFd), String> {
+    let Marker { descriptor, primary, .. } = marker;
     let parent = process::parent_pid();
     if parent != primary {
         return Err(format!("it was made by process {primary}, the parent is process {parent}"));
@@ -103,7 +110,7 @@ fn check(marker: Marker) -> Result<Invited, String> {
         let _ = channel.into_raw_fd();
         return Err(cause);
     }
-    Ok(Invited { name, invitation: Mutex::new(Some(Invitation { worker, channel })) })
+    Ok((marker, channel))
 }
 
 fn check_channel(channel: &OwnedFd, primary: i32) -> Result<(), String> {

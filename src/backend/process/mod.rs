@@ -24,11 +24,10 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::spawn::own_program;
-use self::{
-    link::{Link, Remains},
-    spawn::Marker,
-};
+use self::link::{Link, Remains};
+pub(crate) use self::spawn::{Marker, own_program};
+#[cfg(feature = "compare")]
+pub(crate) use self::{child::claim, spawn::MARKER};
 use super::{Backend, Common, Event, Force, Outfit, WorkerSpec};
 use crate::{
     accept::Offer,

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The variable that makes a process a worker.
-pub(super) const MARKER: &str = "BIMODAL_WORKER";
+pub(crate) const MARKER: &str = "BIMODAL_WORKER";
 
 /// The file that this process runs, by the name it was called by if that still leads to it: a link to the
 /// current version is followed anew each time.
@@ -89,10 +89,11 @@ fn present(exec: PathBuf) -> PathBuf {
 /// What a worker is told by its environment: `VERSION:NAME:WORKER:DESCRIPTOR:PRIMARY`, the name in
 /// hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Marker {
+pub(crate) struct Marker {
     /// The cluster's name.
-    pub(super) name: String,
-    pub(super) worker: WorkerId,
+    pub(crate) name: String,
+    /// Which of them; of those that `compare` starts, the arm's number.
+    pub(crate) worker: WorkerId,
     /// The number of the inherited descriptor.
     pub(super) descriptor: i32,
     /// The primary's process id.
@@ -101,12 +102,12 @@ pub(super) struct Marker {
 
 impl Marker {
     /// The marker of a worker that this process starts.
-    pub(super) fn new(name: &str, worker: WorkerId, end: BorrowedFd<'_>) -> Self {
+    pub(crate) fn new(name: &str, worker: WorkerId, end: BorrowedFd<'_>) -> Self {
         let (descriptor, primary) = (end.as_raw_fd(), process::own_pid());
         Self { name: name.into(), worker, descriptor, primary }
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let name: String = self.name.bytes().map(|byte| format!("{byte:02x}")).collect();
         let Self { worker, descriptor, primary, .. } = self;
         format!("{}:{name}:{worker}:{descriptor}:{primary}", wire::VERSION)

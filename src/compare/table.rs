@@ -1,0 +1,146 @@
+//! A comparison as text, for a terminal of 80 columns or more.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{
+    comparison::{Comparison, Side},
+    fault::Fault,
+    measure::list,
+    verdict::{Finding, Range, chance, ratio},
+};
+
+/// What a figure is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Bytes.
+    #[serde(rename = "bytes")]
+    Bytes,
+    /// So many a second.
+    #[serde(rename = "per_second")]
+    PerSecond,
+}
+
+impl Unit {
+    /// A value in the unit that suits its size.
+    pub(super) fn show(self, value: f64) -> String {
+        match self {
+            Self::Milliseconds => Self::Microseconds.show(value * 1e3),
+            Self::Microseconds if value < 1e3 => digits(value, "us"),
+            Self::Microseconds if value < 1e6 => digits(value / 1e3, "ms"),
+            Self::Microseconds => digits(value / 1e6, "s"),
+            Self::Bytes => digits(value / (1 << 20) as f64, "MiB"),
+            Self::PerSecond => format!("{value:.0}/s"),
+        }
+    }
+}
+
+/// Three digits that count.
+fn digits(value: f64, unit: &str) -> String {
+    match value {
+        0.0..10.0 => format!("{value:.2} {unit}"),
+        10.0..100.0 => format!("{value:.1} {unit}"),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return write!(f, "nothing was compared: this process is part of something else");
+        }
+        let Self { workers, connections, rounds, time_s, what, .. } = self;
+        writeln!(
+            f,
+            "{what}: {workers} workers, {connections} connections, {rounds} rounds of {time_s} s a load"
+        )?;
+        writeln!(
+            f,
+            "latency and CPU at {:.0} requests/s, from when each was due\n",
+            self.rate_per_second
+        )?;
+        row(f, ["", "process", "thread", "better"].map(String::from))?;
+        self.findings.iter().try_for_each(|finding| row(f, finding_cells(finding)))?;
+        Fault::ALL.into_iter().try_for_each(|fault| self.blast_rows(f, fault))?;
+        let failures = |side: &Side| side.measured(|side| list(&side.failures()));
+        row(
+            f,
+            [
+                "failed without a fault".into(),
+                failures(&self.process),
+                failures(&self.thread),
+                String::new(),
+            ],
+        )?;
+        self.notes().iter().try_for_each(|note| write!(f, "\n{note}"))?;
+        write!(f, "\n\n{}", self.recommendation)
+    }
+}
+
+impl Comparison {
+    fn blast_rows(&self, f: &mut fmt::Formatter<'_>, fault: Fault) -> fmt::Result {
+        let cell = |side: &Side, of: fn(&super::Blast) -> String| {
+            let blast = side.blasts.iter().find(|blast| blast.fault == fault);
+            blast.map_or_else(|| "not measured".to_owned(), of)
+        };
+        let mut line = |name: String, of: fn(&super::Blast) -> String| {
+            row(f, [name, cell(&self.process, of), cell(&self.thread, of), String::new()])
+        };
+        line(format!("{fault}: failed"), |blast| format!("{} of {}", blast.failed, blast.due))?;
+        line("  full strength after".into(), |blast| {
+            blast.full_strength_ms.map_or("never".into(), |time| Unit::Milliseconds.show(time))
+        })?;
+        line(
+            "  the program".into(),
+            |blast| {
+                if blast.survived { "goes on".into() } else { "ends".into() }
+            },
+        )
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let chance = chance(self.rounds) * 100.0;
+        let mut notes = vec![format!(
+            "Each cell: median (least..most) of the rounds. `better` where these ranges lie apart, which happens by\nchance in {chance:.1} % of figures that do not differ."
+        )];
+        for (mode, side) in [("process", &self.process), ("thread", &self.thread)] {
+            notes.extend(side.failed.iter().map(|cause| format!("{mode}: {cause}")));
+            notes.extend(side.broken.iter().map(|cause| format!("{mode}: {cause}")));
+            if side.addresses.len() > 1 {
+                let all = side.addresses.join(", ");
+                notes.push(format!("{mode}: it listens on {all}; the first of TCP was asked"));
+            }
+        }
+        notes
+    }
+}
+
+fn finding_cells(finding: &Finding) -> [String; 4] {
+    let cell = |range: Option<Range>| {
+        let show = |value| finding.unit.show(value);
+        range.map_or_else(
+            || "not measured".into(),
+            |range| format!("{} ({}..{})", show(range.median), show(range.least), show(range.most)),
+        )
+    };
+    let better = match (finding.better, finding.process.zip(finding.thread)) {
+        (Some(mode), Some((process, thread))) => {
+            format!("{mode}, {:.2}x", ratio(process.median, thread.median))
+        }
+        (None, Some(_)) => "-".into(),
+        _ => String::new(),
+    };
+    [finding.name.into(), cell(finding.process), cell(finding.thread), better]
+}
+
+fn row(f: &mut fmt::Formatter<'_>, [name, process, thread, better]: [String; 4]) -> fmt::Result {
+    let line = format!("{name:<22} {process:<30} {thread:<30} {better}");
+    writeln!(f, "{}", line.trim_end())
+}
