@@ -51,7 +51,7 @@ pub use self::{
     verdict::{Finding, Range, Recommendation},
 };
 use crate::{
-    backend::process::invited_to,
+    backend::process::child::invited_to,
     builder,
     config::Mode,
     error::{Error, ErrorKind, Result},

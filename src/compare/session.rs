@@ -2,11 +2,7 @@
 //!
 //! Runs in the comparing program. A mode in which an arm fails has no further arms; the other one goes on.
 
-use super::{
-    Comparison, Fault, Options, Progress, Side,
-    measure::{self, Round},
-    verdict,
-};
+use super::{Comparison, Fault, Options, Progress, Side, measure, verdict};
 use crate::{
     config::Mode,
     error::{Error, ErrorKind, Result},
