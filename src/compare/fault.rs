@@ -1,7 +1,7 @@
 //! The faults: ordered by the arm's primary, committed by a task beside the app on one worker.
 //!
 //! The order is a word of shared memory, since messages are the app's. A task on each worker's loop looks at it every
-//! [`LOOK`]; whoever takes it first commits the fault, and nobody after it.
+//! [`LOOK`]; whoever takes it first writes down the time and commits the fault, and nobody after it.
 
 use std::{fmt, time::Duration};
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::REGION;
 use crate::{
+    clock,
     cluster::Cluster,
     error::Result,
     event_loop::{interval, spawn},
@@ -19,8 +20,14 @@ use crate::{
 /// How often a worker looks whether a fault is ordered: 50 looks a second cost less than 0.1 % of a core.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Where the order is in the region.
+/// Bytes of the region.
+pub(super) const BYTES: usize = 16;
+
+/// The word of the region that has the order; 0 for none.
 const ORDER: usize = 0;
+
+/// The word that has the time of the fault, on the clock that all processes share; 0 if there was none.
+const TIME: usize = 1;
 
 /// What is done to one worker under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +71,12 @@ pub(super) fn order(cluster: &Cluster, fault: Fault) -> Result<()> {
     cluster.region(REGION)?.store(ORDER, fault.word())
 }
 
+/// How long ago a fault was committed, if one was.
+pub(super) fn since(cluster: &Cluster) -> Option<Duration> {
+    let time = cluster.region(REGION).and_then(|region| region.load(TIME)).unwrap_or(0);
+    (time > 0).then(|| Duration::from_nanos(clock::monotonic_ns().saturating_sub(time)))
+}
+
 /// Lets this worker commit what is ordered, for as long as it lives.
 pub(super) fn obey(worker: &Worker) {
     match worker.region(REGION) {
@@ -77,6 +90,8 @@ async fn look(region: SharedBuffer) {
     loop {
         looks.tick().await;
         if let Some(fault) = take(&region) {
+            // The region has the word.
+            let _ = region.store(TIME, clock::monotonic_ns());
             fault.commit();
         }
     }

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{
     fault,
     line::{Line, Order, Received, Report, cut},
@@ -63,10 +61,9 @@ fn fail(line: &Line, text: String) -> ! {
 }
 
 fn attend(line: &Line, cluster: &Cluster, workers: usize, before: Instant) -> ! {
-    let ordered = Mutex::new(None);
     thread::scope(|scope| {
-        scope.spawn(|| obey(line, cluster, &ordered));
-        let mut watch = Watch::new(line, &ordered, workers, before);
+        scope.spawn(|| obey(line, cluster));
+        let mut watch = Watch::new(line, cluster, workers, before);
         match cluster.events().try_for_each(|event| watch.see(&event)) {
             Ok(()) => exit(0),
             Err(text) => fail(line, text),
@@ -75,11 +72,10 @@ fn attend(line: &Line, cluster: &Cluster, workers: usize, before: Instant) -> ! 
 }
 
 /// Does what the comparing program orders, and stops the cluster when it hangs up.
-fn obey(line: &Line, cluster: &Cluster, ordered: &Mutex<Option<Instant>>) {
+fn obey(line: &Line, cluster: &Cluster) {
     loop {
         match line.receive(None) {
             Ok(Received::Value(Order::Commit(fault))) => {
-                *ordered.lock() = Some(clock::now());
                 if let Err(error) = fault::order(cluster, fault) {
                     fail(line, error.to_string());
                 }
@@ -97,29 +93,23 @@ fn obey(line: &Line, cluster: &Cluster, ordered: &Mutex<Option<Instant>>) {
 /// What the events say about the cluster as a whole.
 struct Watch<'a> {
     line: &'a Line,
-    /// When a fault was ordered.
-    ordered: &'a Mutex<Option<Instant>>,
+    cluster: &'a Cluster,
     workers: usize,
     before: Instant,
     listening: BTreeSet<WorkerId>,
     /// All workers have listened.
     complete: bool,
-    /// A worker has ended since a fault was ordered, and not all listen again.
+    /// A worker has ended after a fault, and not all listen again.
     broken: bool,
     /// What a worker said last about its end.
     reason: Option<String>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(
-        line: &'a Line,
-        ordered: &'a Mutex<Option<Instant>>,
-        workers: usize,
-        before: Instant,
-    ) -> Self {
+    fn new(line: &'a Line, cluster: &'a Cluster, workers: usize, before: Instant) -> Self {
         let (complete, broken) = (false, false);
         let (listening, reason) = Default::default();
-        Self { line, ordered, workers, before, listening, complete, broken, reason }
+        Self { line, cluster, workers, before, listening, complete, broken, reason }
     }
 
     /// Takes an event in; the error says why the arm cannot go on.
@@ -150,7 +140,7 @@ impl<'a> Watch<'a> {
             after: clock::now() - self.before,
         });
         if all && std::mem::take(&mut self.broken) {
-            let since = self.ordered.lock().map(|ordered| clock::now() - ordered);
+            let since = fault::since(self.cluster);
             since.into_iter().for_each(|since| self.tell(&Report::Restored(since)));
         }
     }
@@ -162,7 +152,7 @@ impl<'a> Watch<'a> {
         if !self.complete {
             return Err(format!("not all workers listened: {text}"));
         }
-        self.broken |= self.ordered.lock().is_some();
+        self.broken |= fault::since(self.cluster).is_some();
         self.tell(&Report::Ended(cut(text)));
         Ok(())
     }

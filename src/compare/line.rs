@@ -50,7 +50,7 @@ pub(super) enum Report {
     Listening { address: String, tcp: Option<SocketAddr>, listening: usize, after: Duration },
     /// A worker ended that was not told to.
     Ended(String),
-    /// So long after a fault was ordered, every worker listened again.
+    /// So long after a fault, every worker listened again.
     Restored(Duration),
     /// The arm cannot go on.
     Failed(String),

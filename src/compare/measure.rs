@@ -65,13 +65,13 @@ pub struct Blast {
     pub survived: bool,
     /// How the program ended, if it did.
     pub exit: Option<String>,
-    /// Requests that were due from the fault on.
+    /// Requests that were due from the order of the fault on, which a worker follows within 20 ms.
     pub due: u64,
     /// Of those, requests that failed.
     pub failed: u64,
     /// The failures of the whole load, by kind.
     pub failures: BTreeMap<String, u64>,
-    /// From the order of the fault until every worker listened again, in milliseconds; absent if that did not happen.
+    /// From the fault until every worker listened again, in milliseconds; absent if that did not happen.
     pub full_strength_ms: Option<f64>,
 }
 

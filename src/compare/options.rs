@@ -5,6 +5,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::fault;
 use crate::{
     builder::Builder,
     config::{Mode, Workers},
@@ -141,7 +142,7 @@ impl Options {
     pub(super) fn builder(&self, mode: Mode, workers: usize) -> Builder {
         let builder = Builder::new(mode);
         let builder = self.settings.iter().fold(builder, |builder, settings| settings(builder));
-        builder.name(&self.name).workers(workers).region(REGION, 8).reap_orphans(false)
+        builder.name(&self.name).workers(workers).region(REGION, fault::BYTES).reap_orphans(false)
     }
 
     /// Checks what can be checked before anything starts.

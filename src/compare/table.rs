@@ -1,4 +1,4 @@
-//! A comparison as text, for a terminal of 80 columns or more.
+//! A comparison as text, 90 columns wide.
 
 use std::fmt;
 
@@ -31,23 +31,36 @@ pub enum Unit {
 impl Unit {
     /// A value in the unit that suits its size.
     pub(super) fn show(self, value: f64) -> String {
+        let (scale, unit) = self.scale(value);
+        format!("{}{unit}", digits(value / scale))
+    }
+
+    /// A range in the unit that suits its median.
+    fn show_range(self, Range { least, median, most }: Range) -> String {
+        let (scale, unit) = self.scale(median);
+        let [least, median, most] = [least, median, most].map(|value| digits(value / scale));
+        format!("{median} ({least}..{most}){unit}")
+    }
+
+    fn scale(self, value: f64) -> (f64, &'static str) {
         match self {
-            Self::Milliseconds => Self::Microseconds.show(value * 1e3),
-            Self::Microseconds if value < 1e3 => digits(value, "us"),
-            Self::Microseconds if value < 1e6 => digits(value / 1e3, "ms"),
-            Self::Microseconds => digits(value / 1e6, "s"),
-            Self::Bytes => digits(value / (1 << 20) as f64, "MiB"),
-            Self::PerSecond => format!("{value:.0}/s"),
+            Self::Microseconds if value < 1e3 => (1.0, " us"),
+            Self::Microseconds if value < 1e6 => (1e3, " ms"),
+            Self::Microseconds => (1e6, " s"),
+            Self::Milliseconds if value < 1e3 => (1.0, " ms"),
+            Self::Milliseconds => (1e3, " s"),
+            Self::Bytes => ((1 << 20) as f64, " MiB"),
+            Self::PerSecond => (1.0, "/s"),
         }
     }
 }
 
 /// Three digits that count.
-fn digits(value: f64, unit: &str) -> String {
+fn digits(value: f64) -> String {
     match value {
-        0.0..10.0 => format!("{value:.2} {unit}"),
-        10.0..100.0 => format!("{value:.1} {unit}"),
-        _ => format!("{value:.0} {unit}"),
+        0.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
     }
 }
 
@@ -124,11 +137,7 @@ impl Comparison {
 
 fn finding_cells(finding: &Finding) -> [String; 4] {
     let cell = |range: Option<Range>| {
-        let show = |value| finding.unit.show(value);
-        range.map_or_else(
-            || "not measured".into(),
-            |range| format!("{} ({}..{})", show(range.median), show(range.least), show(range.most)),
-        )
+        range.map_or_else(|| "not measured".into(), |range| finding.unit.show_range(range))
     };
     let better = match (finding.better, finding.process.zip(finding.thread)) {
         (Some(mode), Some((process, thread))) => {
@@ -141,6 +150,6 @@ fn finding_cells(finding: &Finding) -> [String; 4] {
 }
 
 fn row(f: &mut fmt::Formatter<'_>, [name, process, thread, better]: [String; 4]) -> fmt::Result {
-    let line = format!("{name:<22} {process:<30} {thread:<30} {better}");
+    let line = format!("{name:<22} {process:<24} {thread:<24} {better}");
     writeln!(f, "{}", line.trim_end())
 }

@@ -43,9 +43,9 @@ const fn less(name: &'static str, unit: Unit, of: fn(&Round) -> f64, weight: Wei
 }
 
 pub(super) const MEASURES: [Measure; 8] = [
-    less("p50", Unit::Microseconds, |round| round.p50_us, Weight::None),
+    less("p50", Unit::Microseconds, |round| round.p50_us, Weight::Ratio),
     less("p99", Unit::Microseconds, |round| round.p99_us, Weight::Ratio),
-    less("p99.9", Unit::Microseconds, |round| round.p999_us, Weight::None),
+    less("p99.9", Unit::Microseconds, |round| round.p999_us, Weight::Ratio),
     less("CPU per request", Unit::Microseconds, |round| round.cpu_us_per_request, Weight::Ratio),
     Measure {
         name: "capacity",
@@ -226,12 +226,13 @@ fn tell_finding(mode: Mode, finding: &Finding) -> String {
         Mode::Thread => (thread.median, process.median),
     };
     let (ours, theirs, ratio) = (unit.show(ours), unit.show(theirs), ratio(ours, theirs));
-    let weight = if *counts { "" } else { " (too little to count, or shown only)" };
+    let weight = if *counts { "" } else { "; it does not count" };
     format!("{mode} is better: {name}, {ours} against {theirs}, {ratio:.2} times{weight}")
 }
 
 fn tell_blast(mode: Mode, blast: &Blast) -> String {
     let Blast { fault, failed, due, .. } = blast;
+    let kinds = list(&blast.failures);
     let program = match &blast.exit {
         Some(exit) => format!("the program ended ({exit})"),
         None => "the program went on".into(),
@@ -240,7 +241,9 @@ fn tell_blast(mode: Mode, blast: &Blast) -> String {
         Some(time) => format!("at full strength after {}", Unit::Milliseconds.show(time)),
         None => "not at full strength again".into(),
     };
-    format!("{fault} in {mode} mode: {program}, {failed} of {due} requests failed, {strength}")
+    format!(
+        "{fault} in {mode} mode: {program}, {failed} of {due} requests failed (of the whole load: {kinds}), {strength}"
+    )
 }
 
 /// A warning about failures in the rounds.

@@ -22,6 +22,8 @@ mod bodies;
 mod broadcasts;
 mod captured;
 mod clusters;
+#[cfg(feature = "compare")]
+mod comparing;
 mod cores;
 mod datagrams;
 mod ending;
@@ -100,6 +102,8 @@ fn main() -> ExitCode {
         captured::SCENARIOS,
         http::SCENARIOS,
         clusters::SCENARIOS,
+        #[cfg(feature = "compare")]
+        comparing::SCENARIOS,
         process::SCENARIOS,
         thread::SCENARIOS,
         roles::SCENARIOS,
@@ -127,6 +131,8 @@ fn main() -> ExitCode {
         load::PROGRAMS,
         supervised::PROGRAMS,
         clusters::PROGRAMS,
+        #[cfg(feature = "compare")]
+        comparing::PROGRAMS,
         process::PROGRAMS,
         thread::PROGRAMS,
         roles::PROGRAMS,
