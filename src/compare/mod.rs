@@ -55,6 +55,7 @@ use crate::{
     builder,
     config::Mode,
     error::{Error, ErrorKind, Result},
+    event_loop,
     worker::{Outcome, Worker},
 };
 
@@ -72,7 +73,7 @@ pub fn arm_of() -> Option<&'static str> {
 /// [`Options`].
 ///
 /// `app` is the body that [`Builder::run`](crate::Builder::run) would get; it listens on TCP, with HTTP/1.1. Call this from
-/// `main`, before threads are started: the program is started again for each arm, with the same arguments and
+/// `main`, before threads and clusters are started: the program is started again for each arm, with the same arguments and
 /// environment, and must get here each time. In an arm and in its workers it does not return. What an arm writes to its
 /// standard output is dropped.
 ///
@@ -81,7 +82,7 @@ pub fn arm_of() -> Option<&'static str> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Setting`] naming the option and the remedy; [`ErrorKind::Start`] when the app could be measured in
+/// [`ErrorKind::Setting`] naming the option and the remedy, and inside a worker; [`ErrorKind::Start`] when the app could be measured in
 /// neither mode, with the reason of each (that it could not be in one is part of the result); [`ErrorKind::Io`] when the
 /// operating system refuses something.
 pub fn compare<F, Fut>(app: F, mut options: Options) -> Result<Comparison>
@@ -90,6 +91,7 @@ where
     Fut: Future<Output: Outcome> + 'static,
 {
     options.check()?;
+    check_place()?;
     let body = move |worker: Worker| {
         fault::obey(&worker);
         app(worker)
@@ -105,6 +107,16 @@ where
     }
     builder::take_name(&options.name)?;
     session::run(&mut options)
+}
+
+/// A worker's program would not get here when it is started again, and its loop would stand still.
+fn check_place() -> Result<()> {
+    if !event_loop::is_entered() {
+        return Ok(());
+    }
+    let text =
+        "`compare` was called inside a worker; call it from `main`, before any cluster is started";
+    Err(Error::new(ErrorKind::Setting, text))
 }
 
 /// In a worker process: becomes the worker, if it is one of an arm of this comparison.

@@ -16,6 +16,9 @@ use crate::{
 /// The region by which a fault is ordered; no name for a program's own.
 pub(super) const REGION: &str = "bimodal.compare";
 
+type Settings = Box<dyn Fn(Builder) -> Builder>;
+type Observer = Box<dyn FnMut(&Progress)>;
+
 /// The choices of a [comparison](fn@crate::compare).
 #[must_use = "options compare nothing"]
 pub struct Options {
@@ -29,8 +32,8 @@ pub struct Options {
     pub(super) warmup: Duration,
     pub(super) rounds: usize,
     pub(super) listen_within: Duration,
-    settings: Option<Box<dyn Fn(Builder) -> Builder>>,
-    pub(super) observer: Option<Box<dyn FnMut(&Progress)>>,
+    settings: Option<Settings>,
+    pub(super) observer: Option<Observer>,
 }
 
 /// How far a comparison is.

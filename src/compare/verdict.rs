@@ -91,6 +91,10 @@ pub struct Range {
 }
 
 /// Which mode to choose, and why.
+///
+/// Processes, unless threads are better at something that counts: a latency, CPU time or capacity whose medians are 1.1
+/// times apart or more, or memory that is twice as much and 64 MiB more; each beyond the noise. Where each mode is better
+/// at something that counts, neither; where the app runs in one mode only, that one.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Recommendation {
@@ -275,7 +279,6 @@ fn other(mode: Mode) -> Mode {
     }
 }
 
-#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
 fn mode_by_name<S: serde::Serializer>(mode: &Option<Mode>, to: S) -> Result<S::Ok, S::Error> {
     mode.as_ref().map(Mode::to_string).serialize(to)
 }

@@ -54,6 +54,8 @@ use std::time::{Duration, Instant};
 
 use mio::Events;
 
+#[cfg(feature = "compare")]
+use self::core::with_entered;
 use self::core::{Core, current, with_current};
 use self::waker::WAKER_TOKEN;
 use crate::clock;
@@ -271,6 +273,12 @@ impl std::fmt::Debug for EventLoop {
 #[track_caller]
 pub fn now() -> Instant {
     with_current(Core::now)
+}
+
+/// Whether this thread has a current loop, which whoever blocks would hold up.
+#[cfg(feature = "compare")]
+pub(crate) fn is_entered() -> bool {
+    with_entered(|_| ()).is_some()
 }
 
 /// [`EventLoop::stats`] of the current loop.

@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use bimodal::{
-    ErrorKind, Mode, Outcome, Worker, compare, compare::Options, event_loop, http,
-    load::Request,
+    ErrorKind, Mode, Outcome, Worker, compare, compare::Options, event_loop, http, load::Request,
 };
 use serde_json::Value;
 
 use crate::support::{
-    Scenario, Scene, only,
+    Scenario, Scene, both,
+    events::{next_message, to_the_end},
+    only,
     program::{self, Program},
     system, wait_until,
 };
@@ -26,6 +27,7 @@ pub const SCENARIOS: &[Scenario] = &[
     only(ONCE, "a_comparison_asks_the_first_tcp_address", addresses),
     only(ONCE, "apps_that_cannot_be_compared_are_told_why", told_why),
     only(ONCE, "a_comparison_leads_to_nothing_in_a_worker_of_another_cluster", passes_by),
+    both("no_comparison_begins_inside_a_worker", inside),
     only(ONCE, "a_marker_that_is_not_for_this_process_makes_it_no_arm", foreign_marker),
     only(ONCE, "a_comparison_that_is_killed_leaves_no_process", killed),
 ];
@@ -122,10 +124,6 @@ fn measures(_: &Scene) {
     assert_eq!((&aborted["fault"], &aborted["exit"]), (&"abort".into(), &"signal 6".into()));
     assert!(aborted["failed"].as_u64().unwrap() > 0, "{aborted:#}");
     assert!(aborted["failures"]["connect"].as_u64().unwrap() > 0, "{aborted:#}");
-    // The program and two workers, against one program.
-    let findings = comparison["findings"].as_array().unwrap();
-    let memory = findings.iter().find(|finding| finding["name"] == "memory (private)").unwrap();
-    assert_eq!(memory["better"], "thread", "{memory:#}");
 }
 
 fn assert_round(round: &Value) {
@@ -286,11 +284,23 @@ fn passes_by(_: &Scene) {
     assert_eq!(output, ["Start", nothing, "served"]);
 }
 
+fn inside(scene: &Scene) {
+    let body = |worker: Worker| async move {
+        let error = compare(hello, small()).unwrap_err();
+        let _ = worker.send(error.to_string()).unwrap();
+    };
+    let cluster = scene.builder().launch(body).unwrap();
+    cluster.fork().unwrap();
+    let (_, text) = next_message::<String>(&cluster);
+    assert!(text.contains("call it from `main`"), "{text}");
+    to_the_end(&cluster);
+}
+
 fn foreign_marker(_: &Scene) {
     let (name, own) = ("compare_and_serve", std::process::id());
     let hex: String =
         format!("{name}/compared").bytes().map(|byte| format!("{byte:02x}")).collect();
-    // Another version; not the parent; no such descriptor.
+    // Nonsense, and what a marker may look like.
     for marker in
         ["".into(), "nonsense".into(), format!("1:{hex}:1:9:1"), format!("1:{hex}:1:999:{own}")]
     {
