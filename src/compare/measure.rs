@@ -9,13 +9,14 @@ use serde::Serialize;
 
 use super::{
     Fault, Options,
-    arm::{Arm, Place, Purpose},
+    arm::{Arm, Place},
+    child::Purpose,
 };
 use crate::{
     clock,
     config::Mode,
     error::{Error, ErrorKind, Result},
-    load::{Arrival, Load, Outcome, Until, usage},
+    load::{Arrival, Load, Outcome, Progress, Until, usage},
 };
 
 /// How long a request may take.
@@ -97,24 +98,38 @@ pub(super) fn round(
     let open = answered(load.run()?, &mut arm)?;
     let cpu = usage::cpu(arm.pid())?.since(&before);
     let memory = usage::memory(arm.pid())?;
-    let (latency, place) = (open.latency(), arm.place.clone());
-    let quantile = |at| microseconds(latency.value_at_quantile(at));
     let round = Round {
-        capacity_per_second: full.per_second(),
-        p50_us: quantile(0.5),
-        p99_us: quantile(0.99),
-        p999_us: quantile(0.999),
-        cpu_us_per_request: cpu.as_secs_f64() * 1e6 / open.completed() as f64,
+        start_ms: arm.place.start.as_secs_f64() * 1e3,
         pss_bytes: memory.pss as f64,
         private_bytes: memory.private as f64,
-        start_ms: place.start.as_secs_f64() * 1e3,
-        answered: open.completed(),
-        failures: by_kind([&full, &open]),
-        driver_late_us: microseconds(open.lag.value_at_quantile(0.99)),
         ended: std::mem::take(&mut arm.ended),
+        ..Round::of(&full, &open, cpu)
     };
+    let place = arm.place.clone();
     arm.finish();
     Ok((round, place))
+}
+
+impl Round {
+    /// What the loads say; the rest is zero.
+    fn of(full: &Outcome, open: &Outcome, cpu: Duration) -> Self {
+        let latency = open.latency();
+        let quantile = |at| microseconds(latency.value_at_quantile(at));
+        Self {
+            capacity_per_second: full.per_second(),
+            p50_us: quantile(0.5),
+            p99_us: quantile(0.99),
+            p999_us: quantile(0.999),
+            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / open.completed() as f64,
+            pss_bytes: 0.0,
+            private_bytes: 0.0,
+            start_ms: 0.0,
+            answered: open.completed(),
+            failures: by_kind([full, open]),
+            driver_late_us: microseconds(open.lag.value_at_quantile(0.99)),
+            ended: Vec::new(),
+        }
+    }
 }
 
 /// An arm at the rate, one of whose workers commits a fault after a third of the time.
@@ -136,20 +151,31 @@ pub(super) fn blast(
     arm.commit(fault)?;
     let outcome = running.wait()?;
     let restored = arm.restored_until(clock::now() + options.listen_within)?;
-    let exit = arm.exit();
-    let (due, failed) = (outcome.scheduled(), outcome.failures().total());
-    let full_strength_ms = restored.map(|restored| restored.as_secs_f64() * 1e3);
-    let blast = Blast {
-        fault,
-        survived: exit.is_none(),
-        exit,
-        due: due.saturating_sub(before.completed + before.failed),
-        failed: failed.saturating_sub(before.failed),
-        failures: by_kind([&outcome]),
-        full_strength_ms,
-    };
+    let blast = Blast::of(fault, arm.exit(), restored, &outcome, &before);
     arm.finish();
     Ok(blast)
+}
+
+impl Blast {
+    /// What a load says of a fault before which so much had happened.
+    fn of(
+        fault: Fault,
+        exit: Option<String>,
+        restored: Option<Duration>,
+        outcome: &Outcome,
+        before: &Progress,
+    ) -> Self {
+        let (due, failed) = (outcome.scheduled(), outcome.failures().total());
+        Self {
+            fault,
+            survived: exit.is_none(),
+            exit,
+            due: due.saturating_sub(before.completed + before.failed),
+            failed: failed.saturating_sub(before.failed),
+            failures: by_kind([outcome]),
+            full_strength_ms: restored.map(|restored| restored.as_secs_f64() * 1e3),
+        }
+    }
 }
 
 fn closed(options: &Options, arm: &mut Arm) -> Result<Outcome> {
