@@ -23,7 +23,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A fault is watched for this long at least, however short the measurements are.
-const LEAST_WATCH: Duration = Duration::from_millis(600);
+const LEAST_WATCH: Duration = Duration::from_secs(1);
+
+/// How long an arm whose requests failed is given to end, if that is why.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What one arm showed.
 #[derive(Clone, Debug, Serialize)]
@@ -196,7 +199,8 @@ fn load(options: &Options, address: SocketAddr) -> Result<Load> {
 
 /// The outcome, if the arm is still there and has answered.
 fn answered(outcome: Outcome, arm: &mut Arm) -> Result<Outcome> {
-    if !arm.listen_until(clock::now())? {
+    let settle = if outcome.failures().total() > 0 { SETTLE } else { Duration::ZERO };
+    if !arm.listen_until(clock::now() + settle)? {
         return Err(arm.lost("under load"));
     }
     if outcome.completed() > 0 {
