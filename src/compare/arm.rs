@@ -1,36 +1,22 @@
-//! An arm, as the comparing program holds it: a child process that runs the same program again and serves in one mode.
+//! An arm, as the comparing program holds it: its process, the line to it, and where it serves.
 //!
-//! Runs on the thread that called `compare`: the kernel kills the arm when that thread ends. An arm that is dropped is
-//! killed and reaped; the workers of its cluster die with it.
+//! Runs on the thread that called `compare`. No wait here is without a deadline.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    os::unix::process::ExitStatusExt as _,
-    process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::{
     Fault, Options,
-    invitation::MARKER,
+    child::{ChildProcess, Purpose},
     line::{Line, Order, Received, Report},
 };
 use crate::{
-    backend::process::{self as workers, Marker},
     clock,
     config::Mode,
     error::{Context as _, Error, ErrorKind, Result},
-    id::WorkerId,
-    outside,
-    sys::{
-        channel::seqpacket_pair,
-        process::{self, Spawn},
-    },
+    sys::channel::seqpacket_pair,
 };
 
 /// How long a program may take to get to its comparison.
@@ -39,21 +25,10 @@ const ARRIVE: Duration = Duration::from_secs(10);
 /// How long an app without a TCP listener is waited for when all its workers listen on something else.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long an arm may take to end in good order.
-const END: Duration = Duration::from_secs(5);
-
-/// What an arm is for, which is what it says on its standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Measure,
-    /// What it says about a fault that was ordered interests nobody.
-    Break,
-}
-
 /// An arm whose workers all listen.
 #[derive(Debug)]
 pub(super) struct Arm {
-    process: Process,
+    process: ChildProcess,
     /// Absent once the arm, or the comparing program, has hung up.
     line: Option<Line>,
     pub(super) place: Place,
@@ -85,7 +60,7 @@ impl Arm {
             .context(ErrorKind::Io, || "make the line to an arm of the comparison".into())?;
         let line = Line::new(ours);
         line.send(&Order::Begin { mode: mode.to_string(), workers })?;
-        let process = Process::start(&options.name, &theirs, purpose)?;
+        let process = ChildProcess::start(&options.name, &theirs, purpose)?;
         // Its end of the line is the arm's alone, so that its death hangs up.
         drop(theirs);
         let mut starting = Starting { process, line };
@@ -97,7 +72,7 @@ impl Arm {
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.pid()
     }
 
     /// Lets one of its workers commit a fault.
@@ -151,91 +126,9 @@ impl Arm {
     }
 }
 
-/// A process that is killed and reaped when this is dropped.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    /// Readable when it has ended.
-    end: OwnedFd,
-}
-
-impl Process {
-    /// Starts this program again, as an arm.
-    fn start(name: &str, end: &OwnedFd, purpose: Purpose) -> Result<Self> {
-        let mut child = spawn(name, end, purpose)?;
-        match process::pidfd(child.id() as i32) {
-            Ok(end) => Ok(Self { child, end }),
-            Err(error) => {
-                bury(&mut child);
-                Err(Error::caused(ErrorKind::Io, "watch an arm of the comparison", error))
-            }
-        }
-    }
-
-    /// Waits for its end, but no longer than [`END`].
-    fn wait(&self) {
-        let limit = Timespec::try_from(END).ok();
-        // An early return is seen by whoever looks for the exit status.
-        let _ = poll(&mut [PollFd::new(&self.end, PollFlags::IN)], limit.as_ref());
-    }
-
-    /// How it ended, of a process that has hung up.
-    fn ended(&mut self) -> String {
-        self.wait();
-        match self.child.try_wait() {
-            Ok(Some(status)) => how_ended(status),
-            Ok(None) => "it hung up and goes on".into(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    fn lost(&mut self, when: &str) -> Error {
-        let how = self.ended();
-        Error::new(ErrorKind::Start, format!("the program, started again, ended {when}: {how}"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        bury(&mut self.child);
-    }
-}
-
-/// Kills a process that may have ended, and reaps it. A killed process does not take long.
-fn bury(child: &mut Child) {
-    let _ = child.kill();
-    if let Err(error) = child.wait() {
-        log::warn!("an arm of the comparison cannot be waited for: {error}");
-    }
-}
-
-/// Starts this program again, as an arm.
-fn spawn(name: &str, end: &OwnedFd, purpose: Purpose) -> Result<Child> {
-    let marker = Marker::new(name, WorkerId::new(1), end.as_fd());
-    let mut env: BTreeMap<OsString, OsString> = std::env::vars_os()
-        .filter(|(name, _)| !outside::is_for_this_process(name) && name != workers::MARKER)
-        .collect();
-    env.insert(MARKER.into(), marker.to_text().into());
-    let program = workers::own_program()?;
-    let stderr = if purpose == Purpose::Break { Stdio::null() } else { Stdio::inherit() };
-    let spawned = process::spawn(Spawn {
-        program: &program,
-        args: &std::env::args_os().skip(1).collect::<Vec<_>>(),
-        env: &env,
-        cwd: None,
-        uid: None,
-        gid: None,
-        own_group: false,
-        stdio: [Stdio::null(), Stdio::null(), stderr],
-        inherit: end.as_fd(),
-        die_with: true,
-    });
-    spawned.context(ErrorKind::Start, || format!("run {} as an arm", program.display()))
-}
-
 /// An arm on its way.
 struct Starting {
-    process: Process,
+    process: ChildProcess,
     line: Line,
 }
 
@@ -304,13 +197,4 @@ fn silent(all: &[String], complete: bool, limit: Duration) -> Error {
         )
     };
     Error::new(ErrorKind::Start, text)
-}
-
-/// An exit status in words.
-fn how_ended(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "unknown".into(),
-    }
 }

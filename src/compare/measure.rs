@@ -9,20 +9,24 @@ use serde::Serialize;
 
 use super::{
     Fault, Options,
-    arm::{Arm, Place, Purpose},
+    arm::{Arm, Place},
+    child::Purpose,
 };
 use crate::{
     clock,
     config::Mode,
     error::{Error, ErrorKind, Result},
-    load::{Arrival, Load, Outcome, Until, usage},
+    load::{Arrival, Load, Outcome, Progress, Until, usage},
 };
 
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A fault is watched for this long at least, however short the measurements are.
-const LEAST_WATCH: Duration = Duration::from_millis(600);
+const LEAST_WATCH: Duration = Duration::from_secs(1);
+
+/// How long an arm whose requests failed is given to end, if that is why.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What one arm showed.
 #[derive(Clone, Debug, Serialize)]
@@ -97,24 +101,38 @@ pub(super) fn round(
     let open = answered(load.run()?, &mut arm)?;
     let cpu = usage::cpu(arm.pid())?.since(&before);
     let memory = usage::memory(arm.pid())?;
-    let (latency, place) = (open.latency(), arm.place.clone());
-    let quantile = |at| microseconds(latency.value_at_quantile(at));
     let round = Round {
-        capacity_per_second: full.per_second(),
-        p50_us: quantile(0.5),
-        p99_us: quantile(0.99),
-        p999_us: quantile(0.999),
-        cpu_us_per_request: cpu.as_secs_f64() * 1e6 / open.completed() as f64,
+        start_ms: arm.place.start.as_secs_f64() * 1e3,
         pss_bytes: memory.pss as f64,
         private_bytes: memory.private as f64,
-        start_ms: place.start.as_secs_f64() * 1e3,
-        answered: open.completed(),
-        failures: by_kind([&full, &open]),
-        driver_late_us: microseconds(open.lag.value_at_quantile(0.99)),
         ended: std::mem::take(&mut arm.ended),
+        ..Round::of(&full, &open, cpu)
     };
+    let place = arm.place.clone();
     arm.finish();
     Ok((round, place))
+}
+
+impl Round {
+    /// What the loads say; the rest is zero.
+    fn of(full: &Outcome, open: &Outcome, cpu: Duration) -> Self {
+        let latency = open.latency();
+        let quantile = |at| microseconds(latency.value_at_quantile(at));
+        Self {
+            capacity_per_second: full.per_second(),
+            p50_us: quantile(0.5),
+            p99_us: quantile(0.99),
+            p999_us: quantile(0.999),
+            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / open.completed() as f64,
+            pss_bytes: 0.0,
+            private_bytes: 0.0,
+            start_ms: 0.0,
+            answered: open.completed(),
+            failures: by_kind([full, open]),
+            driver_late_us: microseconds(open.lag.value_at_quantile(0.99)),
+            ended: Vec::new(),
+        }
+    }
 }
 
 /// An arm at the rate, one of whose workers commits a fault after a third of the time.
@@ -136,20 +154,31 @@ pub(super) fn blast(
     arm.commit(fault)?;
     let outcome = running.wait()?;
     let restored = arm.restored_until(clock::now() + options.listen_within)?;
-    let exit = arm.exit();
-    let (due, failed) = (outcome.scheduled(), outcome.failures().total());
-    let full_strength_ms = restored.map(|restored| restored.as_secs_f64() * 1e3);
-    let blast = Blast {
-        fault,
-        survived: exit.is_none(),
-        exit,
-        due: due.saturating_sub(before.completed + before.failed),
-        failed: failed.saturating_sub(before.failed),
-        failures: by_kind([&outcome]),
-        full_strength_ms,
-    };
+    let blast = Blast::of(fault, arm.exit(), restored, &outcome, &before);
     arm.finish();
     Ok(blast)
+}
+
+impl Blast {
+    /// What a load says of a fault before which so much had happened.
+    fn of(
+        fault: Fault,
+        exit: Option<String>,
+        restored: Option<Duration>,
+        outcome: &Outcome,
+        before: &Progress,
+    ) -> Self {
+        let (due, failed) = (outcome.scheduled(), outcome.failures().total());
+        Self {
+            fault,
+            survived: exit.is_none(),
+            exit,
+            due: due.saturating_sub(before.completed + before.failed),
+            failed: failed.saturating_sub(before.failed),
+            failures: by_kind([outcome]),
+            full_strength_ms: restored.map(|restored| restored.as_secs_f64() * 1e3),
+        }
+    }
 }
 
 fn closed(options: &Options, arm: &mut Arm) -> Result<Outcome> {
@@ -170,7 +199,8 @@ fn load(options: &Options, address: SocketAddr) -> Result<Load> {
 
 /// The outcome, if the arm is still there and has answered.
 fn answered(outcome: Outcome, arm: &mut Arm) -> Result<Outcome> {
-    if !arm.listen_until(clock::now())? {
+    let settle = if outcome.failures().total() > 0 { SETTLE } else { Duration::ZERO };
+    if !arm.listen_until(clock::now() + settle)? {
         return Err(arm.lost("under load"));
     }
     if outcome.completed() > 0 {

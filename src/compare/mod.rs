@@ -29,6 +29,7 @@
 //! an arm never returns to the program.
 
 mod arm;
+mod child;
 mod comparison;
 mod fault;
 mod inside;
@@ -38,6 +39,9 @@ mod measure;
 mod options;
 mod session;
 mod table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod verdict;
 
 use std::future::Future;

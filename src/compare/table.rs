@@ -126,6 +126,7 @@ impl Comparison {
         for (mode, side) in [("process", &self.process), ("thread", &self.thread)] {
             notes.extend(side.failed.iter().map(|cause| format!("{mode}: {cause}")));
             notes.extend(side.broken.iter().map(|cause| format!("{mode}: {cause}")));
+            notes.extend(late(mode, side));
             if side.addresses.len() > 1 {
                 let all = side.addresses.join(", ");
                 notes.push(format!("{mode}: it listens on {all}; the first of TCP was asked"));
@@ -133,6 +134,16 @@ impl Comparison {
         }
         notes
     }
+}
+
+/// A warning about latencies that are the load driver's own.
+fn late(mode: &str, side: &Side) -> Option<String> {
+    let rounds = side.rounds.iter().filter(|round| round.driver_late_us > round.p50_us);
+    let most = rounds.map(|round| round.driver_late_us).max_by(f64::total_cmp)?;
+    let most = Unit::Microseconds.show(most);
+    Some(format!(
+        "{mode}: the load driver itself was late by up to {most} in 99 % of its sends, which is in the latencies"
+    ))
 }
 
 fn finding_cells(finding: &Finding) -> [String; 4] {
