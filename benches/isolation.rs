@@ -3,8 +3,8 @@
 //! requests per second goes on. About two minutes.
 //!
 //! ```text
-//! cargo bench --features compare --bench isolation
-//! cargo bench --features compare --bench isolation -- spin      # this fault only
+//! cargo bench --bench isolation
+//! cargo bench --bench isolation -- spin      # this fault only
 //! ```
 //!
 //! The server is this program again, as a process of its own, because some faults end it: one of workers that are

@@ -2,7 +2,7 @@
 //! at once. Each waits for its answer before it asks again. Less than a minute.
 //!
 //! ```text
-//! cargo bench --features store-lmdb,redis --bench store
+//! cargo bench --bench store
 //! ```
 //!
 //! `redis` needs `redis-server` on the PATH, and runs one that writes nothing to the disk, over a Unix socket; it is left

@@ -3,7 +3,7 @@
 //! About two minutes.
 //!
 //! ```text
-//! cargo bench --features compare --bench throughput
+//! cargo bench --bench throughput
 //! ```
 //!
 //! | group | a request is |

@@ -1,8 +1,8 @@
 //! Processes or threads, for your own handler: it runs in both modes under the same load, and a table says how they differ.
 //!
 //! ```text
-//! cargo run --release --features compare --example compare
-//! cargo run --release --features compare --example compare -- --path /compute --workers 2 --rounds 6
+//! cargo run --release --example compare
+//! cargo run --release --example compare -- --path /compute --workers 2 --rounds 6
 //! ```
 //!
 //! To compare your own: put its routes into `router`, or the whole body that you give to `Cluster::run` into `app`.

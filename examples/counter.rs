@@ -1,7 +1,7 @@
 //! One counter, kept in four ways, and what each of them counts.
 //!
 //! ```text
-//! cargo run --release --features store-lmdb --example counter -- --mode process       # or --mode thread
+//! cargo run --release --example counter -- --mode process       # or --mode thread
 //! ```
 //!
 //! Look at the last lines. Every worker counts the same number of times, one of them crashes on its way and is

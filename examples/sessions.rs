@@ -1,7 +1,7 @@
 //! Cookie sessions in the Store: log in, kill the worker that did it, and be still logged in.
 //!
 //! ```text
-//! cargo run --release --features store-lmdb --example sessions -- --mode process      # or --mode thread
+//! cargo run --release --example sessions -- --mode process      # or --mode thread
 //! curl -c jar -b jar -d name=ada http://127.0.0.1:3000/login      # a cookie, and which worker gave it
 //! curl -c jar -b jar http://127.0.0.1:3000/                       # who you are, whichever worker answers
 //! curl -c jar -b jar -X POST http://127.0.0.1:3000/crash          # the end of a worker

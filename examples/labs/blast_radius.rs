@@ -1,7 +1,7 @@
 //! Blast radius: who else is hit when a handler crashes?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- blast-radius --mode process       # or --mode thread
+//! cargo run --release --example labs -- blast-radius --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** Four workers hold twelve connections. One handler panics, or aborts, or calls `exit`: how many

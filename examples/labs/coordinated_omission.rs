@@ -1,7 +1,7 @@
 //! Coordinated omission: a server stalls for a second. Does the measurement notice?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- coordinated-omission --mode process       # or --mode thread
+//! cargo run --release --example labs -- coordinated-omission --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** For one second of three and a half nobody is answered. What does a load generator report as the 99th

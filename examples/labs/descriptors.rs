@@ -1,7 +1,7 @@
 //! Descriptor exhaustion: a handler leaks descriptors until there are none. Who is still served?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- descriptors --mode process       # or --mode thread
+//! cargo run --release --example labs -- descriptors --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** One of two workers has used up all descriptors that it may have. A new client connects: what does it

@@ -1,7 +1,7 @@
 //! Endless loop: a handler never returns. What can be done about its worker?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- endless-loop --mode process       # or --mode thread
+//! cargo run --release --example labs -- endless-loop --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** The cluster notices after half a second and starts a replacement. What is left of the worker that

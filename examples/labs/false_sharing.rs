@@ -1,7 +1,7 @@
 //! False sharing: each worker adds to a number of its own. Does it matter where the numbers are?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- false-sharing --mode process       # or --mode thread
+//! cargo run --release --example labs -- false-sharing --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** No worker touches another's number. Is there a difference between numbers side by side and numbers

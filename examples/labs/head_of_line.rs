@@ -1,7 +1,7 @@
 //! Head-of-line blocking: one request is slow. Which policy keeps the others from waiting behind it?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- head-of-line --mode process       # or --mode thread
+//! cargo run --release --example labs -- head-of-line --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** While one worker of two computes for half a second, eight new clients ask for next to nothing. Does it

@@ -1,7 +1,7 @@
 //! Thundering herd: who wakes up for a connection, and who gets it?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- herd --mode process       # or --mode thread
+//! cargo run --release --example labs -- herd --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** Four workers share one queue of connections, all are idle. A connection comes: how many of them wake

@@ -1,8 +1,8 @@
 //! Short exercises: predict what will happen, then see it happen.
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- list
-//! cargo run --release --features compare --example labs -- blast-radius --mode thread
+//! cargo run --release --example labs -- list
+//! cargo run --release --example labs -- blast-radius --mode thread
 //! ```
 //!
 //! Each asks a question and, on a terminal, waits for a guess (`--yes` goes on at once). Then it runs for some seconds,

@@ -1,7 +1,7 @@
 //! Memory leak: workers that leak are replaced. Does the memory come back?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- memory-leak --mode process       # or --mode thread
+//! cargo run --release --example labs -- memory-leak --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** Requests leak a megabyte each. Workers are replaced (recycled) when they have leaked enough. What

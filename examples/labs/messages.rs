@@ -1,7 +1,7 @@
 //! Messages: what does it cost to tell somebody, against counting in shared memory?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- messages --mode process       # or --mode thread
+//! cargo run --release --example labs -- messages --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** All workers count together: with a message to the primary for each count, or with an atomic addition
@@ -65,7 +65,7 @@ fn run(mode: Mode) -> Result<Outcome> {
         seen: usize::from(ratio >= 3.0) + usize::from(ratio >= 10.0),
         expected: 2,
         explanation: explain(mode, ns, counted.iter().sum(), due.iter().sum()),
-        next: "the other mode. Then the example counter (--features store-lmdb): which count survives a crash.",
+        next: "the other mode. Then the example counter: which count survives a crash.",
         figures: json!({
             "workers": workers,
             "counted": counted,

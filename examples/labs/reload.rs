@@ -1,7 +1,7 @@
 //! Reload under load: all workers are replaced while requests come. How many are lost?
 //!
 //! ```text
-//! cargo run --release --features compare --example labs -- reload --mode process       # or --mode thread
+//! cargo run --release --example labs -- reload --mode process       # or --mode thread
 //! ```
 //!
 //! **Question.** 300 requests come per second. Every worker is replaced, twice; then the server is stopped in good
