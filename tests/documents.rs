@@ -13,7 +13,8 @@
 //!
 //! What differs from a reader: `cargo run --release` is the program of this build, which cargo has made beside this
 //! one (a plain `cargo test` does); commands run in a directory that goes afterwards, and `/tmp` is that directory, too.
-//! Servers listen on port 3000, as readers want them to: one block at a time, once that port is free.
+//! Servers listen on port 3000, as readers want them to: one such block at a time, once that port is free. The others
+//! mostly wait for something, so there are more of them at a time than cores.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
@@ -27,7 +28,10 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use libtest_mimic::{Arguments, Trial};
@@ -37,7 +41,10 @@ use support::{program::Program, wait_until};
 const ENDLESS: [&str; 6] = ["hello", "axum_router", "express_like", "lab", "sessions", "top"];
 
 /// Examples that measure for minutes; `--help` is all that is asked of them.
-const LONG: [&str; 3] = ["report", "compare", "load"];
+const LONG: [&str; 2] = ["report", "compare"];
+
+/// Blocks that are run at the same time.
+const THREADS: usize = 6;
 
 /// Where servers listen that are not told otherwise.
 const PORT: &str = "127.0.0.1:3000";
@@ -56,7 +63,9 @@ fn main() -> ExitCode {
         })
     };
     let trials = seen.into_values().map(trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn root() -> &'static Path {
@@ -141,8 +150,8 @@ fn is_name(text: &str) -> bool {
 
 impl Block {
     fn run(&self) {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME.lock();
+        static PORT_IN_USE: Mutex<()> = Mutex::new(());
+        let _guard = self.needs_port().then(|| PORT_IN_USE.lock());
         self.run_as(|line| line.into());
         for mode in ["process", "thread"] {
             if self.lines.iter().any(|line| line.contains(&format!("# or --mode {mode}"))) {
@@ -151,6 +160,12 @@ impl Block {
                 self.run_as(|line| line.replacen(&old, &new, 1));
             }
         }
+    }
+
+    /// Whether a server of it listens where readers look for it.
+    fn needs_port(&self) -> bool {
+        let serves = |word: &str| ENDLESS.contains(&word) || word == "curl";
+        self.lines.iter().any(|line| line.split_whitespace().any(serves))
     }
 
     fn run_as(&self, change: impl Fn(&str) -> String) {
@@ -175,7 +190,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(folder: &'a Path) -> Self {
-        let home = std::env::temp_dir().join(format!("bimodal-reader-{}", std::process::id()));
+        static READERS: AtomicUsize = AtomicUsize::new(0);
+        let number = (std::process::id(), READERS.fetch_add(1, Relaxed));
+        let home = std::env::temp_dir().join(format!("bimodal-reader-{}-{}", number.0, number.1));
         fs::create_dir(&home).unwrap();
         Self { folder, home, running: Vec::new() }
     }

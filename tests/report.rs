@@ -111,6 +111,28 @@ fn faults_end_whom_they_should() {
     assert!(matrix.contains("all end") && matrix.contains("3 of 4 left"), "{matrix}");
 }
 
+#[test]
+fn the_readme_has_the_decisions_of_the_report() {
+    let read = |name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let (readme, report) = (read("README.md"), read("REPORT.md"));
+    let table = between(&readme, "<!-- decision-table -->\n", "<!-- /decision-table -->");
+    let decisions = between(&report, "## Which mode, which scheduling\n", "\n<a id");
+    let (table, decisions) = (choices(table), choices(decisions));
+    assert!(table.len() > 10, "{table:?}");
+    assert_eq!(table, decisions, "`cargo run --release --example report -- --render` writes both");
+    assert!(!report.contains("not to be quoted"), "the figures are of a quick run");
+}
+
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    text.split_once(begin).unwrap().1.split_once(end).unwrap().0
+}
+
+/// Need, mode and scheduling of each row of a table.
+fn choices(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.split(" | ").take(3).collect()).collect()
+}
+
 /// A folder for results, which goes away with this.
 struct Place {
     folder: PathBuf,

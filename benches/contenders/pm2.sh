@@ -25,6 +25,10 @@ if ! command -v pm2-runtime >/dev/null; then
     echo "pm2.sh: SKIPPED, pm2-runtime is not on the PATH: npm install --global pm2" >&2
     exit 3
 fi
+if ! command -v setpriv >/dev/null; then
+    echo "pm2.sh: setpriv is not on the PATH: install util-linux" >&2
+    exit 3
+fi
 
 here=$(cd "$(dirname "$0")" && pwd)
 directory=$(mktemp -d)
@@ -47,6 +51,7 @@ if [ -n "$version" ]; then
     exit 0
 fi
 export CONTENDER_LISTEN="$listen" CONTENDER_WORKERS="$workers"
-pm2-runtime start "$here/pm2.config.js" --raw &
+# Whoever ends this shell by force ends PM2, too.
+setpriv --pdeathsig TERM pm2-runtime start "$here/pm2.config.js" --raw &
 server=$!
 wait "$server"

@@ -37,7 +37,27 @@ pub(crate) fn write(all: &[Box<dyn Experiment>], store: &Store, places: &Places)
         parts.push(Part { experiment: experiment.as_ref(), found });
     }
     std::fs::write(&places.report, text(&parts, places.link))?;
+    if let Some(readme) = &places.readme {
+        std::fs::write(readme, with_table(&std::fs::read_to_string(readme)?, &parts)?)?;
+    }
     Ok(())
+}
+
+/// Where the README has the table of decisions.
+const MARKERS: [&str; 2] = ["<!-- decision-table -->\n", "<!-- /decision-table -->"];
+
+/// The README with the decisions that there are now.
+fn with_table(readme: &str, parts: &[Part<'_>]) -> Result<String> {
+    let missing = || format!("README.md has no {} ... {}", MARKERS[0].trim(), MARKERS[1]);
+    let (before, rest) = readme.split_once(MARKERS[0]).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(MARKERS[1]).ok_or_else(missing)?;
+    let mut table = String::from("| need | mode | scheduling | measured in |\n|---|---|---|---|\n");
+    for (id, row) in each(parts, |section| &section.decisions) {
+        let Decision { need, mode, scheduling, .. } = row;
+        let link = format!("[{id}](REPORT.md#{})", id.to_lowercase());
+        let _ = writeln!(table, "| {need} | {mode} | {scheduling} | {link} |");
+    }
+    Ok([before, MARKERS[0], &table, MARKERS[1], after].concat())
 }
 
 fn text(parts: &[Part<'_>], link: &str) -> String {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     Result,
     chart::{Axis, Charts, Lines, Series},
+    choice,
     e1_throughput::style,
     experiment::{Bench, Cell, Experiment},
     machine,
@@ -227,12 +228,6 @@ impl All {
         )
     }
 
-    fn best(&self) -> (f64, &str) {
-        let all =
-            self.arms.iter().map(|(arm, _)| (self.at(arm, |found| found.during), arm.as_str()));
-        all.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f64::NAN, "-/-"))
-    }
-
     fn meaning(&self) -> Vec<String> {
         let line = |(arm, _): &(String, Vec<Found>)| {
             let part = self.at(arm, |found| found.during) / CAPACITY * 100.0;
@@ -244,13 +239,10 @@ impl All {
     }
 
     fn decision(&self) -> Decision {
-        let (during, arm) = self.best();
-        let (mode, policy) = arm.split_once('/').unwrap_or(("-", "-"));
-        Decision {
-            need: "to answer as many as possible when too many come".into(),
-            mode: format!("either (best here: {mode})"),
-            scheduling: format!("`{policy}`"),
-            why: format!("{} per second in time, the most", count(during)),
-        }
+        let all = self.arms.iter();
+        let during = all.map(|(arm, _)| (self.at(arm, |found| found.during), arm.as_str()));
+        let best = choice::most(during);
+        let why = format!("{} per second in time, the most", count(best.value));
+        best.decision("to answer as many as possible when too many come", &why)
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     Result,
     chart::{BarRow, Bars, Charts},
+    choice,
     e1_throughput::style,
     experiment::{Bench, Cell, Experiment},
     measure::{self, Measured},
@@ -220,14 +221,8 @@ impl Found {
     fn decision(&self) -> Decision {
         let ours = self.arms.iter().filter(|(arm, _)| mode_and_policy(arm).is_some());
         let cost = |arm: &String| median(&self.cpu(arm, "close"));
-        let best = ours.map(|(arm, _)| (cost(arm), arm)).min_by(|a, b| a.0.total_cmp(&b.0));
-        let (cost, arm) = best.map_or((f64::NAN, "-/-"), |(cost, arm)| (cost, arm.as_str()));
-        let (mode, policy) = arm.split_once('/').unwrap_or(("-", "-"));
-        Decision {
-            need: "many short connections, short handlers".into(),
-            mode: mode.into(),
-            scheduling: format!("`{policy}`"),
-            why: format!("the least CPU per connection: {cost:.1} us"),
-        }
+        let best = choice::least(ours.map(|(arm, _)| (cost(arm), arm.as_str())));
+        let why = format!("the least CPU per connection: {:.1} us", best.value);
+        best.decision("many short connections, short handlers", &why)
     }
 }

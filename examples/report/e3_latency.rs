@@ -110,7 +110,8 @@ impl Experiment for Latency {
                 "Open loop, random times (Poisson), {WORKERS} workers. *Small*: `GET /plaintext` over {KEPT} connections that stay open; \
                  100 % is what the same server did in a closed loop just before. *Long*: `GET /burn?ms=N`, of 16 requests \
                  12 compute for 1 ms, 3 for 3 ms and 1 for 8 ms, each on a connection of its own, so that the policy decides about each; \
-                 100 % is {FULL:.0} per second. The model has the same policy, arrivals and service, and nothing else."
+                 100 % is {FULL:.0} per second. *Unsent* are requests that still waited for a free connection when the time \
+                 was over. The model has the same policy, arrivals and service, and nothing else."
             ),
             tables: vec![found.small(), found.long()],
             charts: found.charts(charts)?,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     Result,
     chart::{Axis, BarRow, Bars, Charts, Lines, Series},
+    choice,
     e1_throughput::style,
     experiment::{Bench, Cell, Experiment},
     measure::{self, Measured},
@@ -238,13 +239,9 @@ impl All {
     }
 
     fn decision(&self) -> Decision {
-        let (p99, arm) = self.best();
-        let (mode, policy) = arm.split_once('/').unwrap_or(("-", "-"));
-        Decision {
-            need: "now and then a handler that computes for long".into(),
-            mode: format!("either (best here: {mode})"),
-            scheduling: format!("`{policy}`, and the pool (E13)"),
-            why: format!("p99 of the others {}, the shortest", time(p99)),
-        }
+        let best = choice::least(self.arms.iter().map(|(arm, _)| (self.p99(arm), arm.as_str())));
+        let why =
+            format!("p99 of the others {}, the shortest; or the pool (E13)", time(best.value));
+        best.decision("now and then a handler that computes for long", &why)
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     Result,
     chart::{BarRow, Bars, Charts, Style},
+    choice,
     experiment::{Bench, Cell, Experiment},
     http::Client,
     plan::{POLICIES, Plan, crossed, interleaved, mode_and_policy},
@@ -225,18 +226,13 @@ impl Found {
     }
 
     fn decision(&self) -> Decision {
-        let worst = |policy: Scheduling| {
-            let policy = policy.to_string();
-            Some((self.worst(&policy, Coming::AtOnce)?, policy))
+        let arms = POLICIES.map(|policy| (policy, format!("either/{policy}")));
+        let worst = |(policy, arm): &'_ (Scheduling, String)| {
+            self.worst(&policy.to_string(), Coming::OneByOne).map(|worst| (worst, arm.clone()))
         };
-        let known = POLICIES.into_iter().filter_map(worst);
-        let best = known.min_by(|a, b| a.0.total_cmp(&b.0));
-        let (value, policy) = best.unwrap_or((f64::NAN, "-".to_owned()));
-        Decision {
-            need: "connections that live long, such as web sockets".into(),
-            mode: "either".into(),
-            scheduling: format!("`{policy}`"),
-            why: format!("the fullest worker has at most {value:.2} times its share"),
-        }
+        let known: Vec<_> = arms.iter().filter_map(worst).collect();
+        let best = choice::least(known.iter().map(|(worst, arm)| (*worst, arm.as_str())));
+        let why = format!("the fullest worker has at most {:.2} times its share", best.value);
+        best.decision("connections that live long, such as web sockets", &why)
     }
 }

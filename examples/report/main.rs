@@ -1,4 +1,5 @@
-//! Measures what each mode costs and gives, beside other servers, and writes `REPORT.md` with its charts.
+//! Measures what each mode costs and gives, beside other servers, and writes `REPORT.md` with its charts, and the table of
+//! decisions in the README.
 //!
 //! ```text
 //! cargo run --release --example report                    # every experiment, at most 25 minutes
@@ -18,6 +19,7 @@
 
 mod chart;
 mod child;
+mod choice;
 mod clock;
 mod criterion;
 mod document;
@@ -181,6 +183,8 @@ pub(crate) struct Places {
     /// Results and charts.
     pub(crate) results: PathBuf,
     pub(crate) report: PathBuf,
+    /// Where the table of decisions stands once more.
+    pub(crate) readme: Option<PathBuf>,
     /// From the report to the charts, as a link has it; empty or with a `/` at its end.
     pub(crate) link: &'static str,
 }
@@ -188,11 +192,15 @@ pub(crate) struct Places {
 impl Places {
     fn of(args: &Args) -> Result<Self> {
         Ok(match &args.out {
-            Some(out) => Self { results: out.clone(), report: out.join("REPORT.md"), link: "" },
+            Some(out) => {
+                let (results, report) = (out.clone(), out.join("REPORT.md"));
+                Self { results, report, readme: None, link: "" }
+            }
             None => {
                 let root = programs::root()?;
                 let (results, report) = (root.join("benches/results"), root.join("REPORT.md"));
-                Self { results, report, link: "benches/results/" }
+                let readme = Some(root.join("README.md"));
+                Self { results, report, readme, link: "benches/results/" }
             }
         })
     }

@@ -37,6 +37,11 @@ impl Measured {
         self.failures.values().sum()
     }
 
+    /// Those of the failures that were not even sent: they waited for a free connection when the time was over.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.failures.get("unsent").copied().unwrap_or(0)
+    }
+
     /// What came of one class, or of all.
     pub(crate) fn new(outcome: &Outcome, class: Option<usize>) -> Self {
         let class = class.and_then(|class| outcome.classes.get(class));

@@ -34,8 +34,11 @@ const CONTENDERS: [(&str, &str); 3] =
     [("bare_mio", "mio"), ("axum_tokio", "axum"), ("actix", "actix-web")];
 
 /// Programs that are installed or not, with the argument that makes them tell their version.
-const INSTALLED: [(&str, &str); 4] =
-    [("nginx", "-v"), ("node", "--version"), ("pm2", "--version"), ("redis-server", "--version")];
+const INSTALLED: [(&str, &str); 3] =
+    [("nginx", "-v"), ("node", "--version"), ("redis-server", "--version")];
+
+/// PM2 without its daemon, which `pm2` starts even to tell its version.
+pub(crate) const PM2: &str = "pm2-runtime";
 
 impl Programs {
     /// Builds what is ours unless told not to, and looks for the rest.
@@ -49,7 +52,10 @@ impl Programs {
             return Err(format!("{}: not built; leave --no-build out", lab.display()).into());
         }
         let contenders = CONTENDERS.iter().map(|(name, of)| contender(&root, &profile, name, of));
-        let rivals = contenders.chain(INSTALLED.iter().map(installed)).collect();
+        let installed = INSTALLED.iter().map(|(name, argument)| installed(name, name, argument));
+        let pm2 = root.join("benches/contenders/pm2.sh");
+        let pm2 = self::installed(PM2, &pm2.to_string_lossy(), "--version");
+        let rivals = contenders.chain(installed).chain([pm2]).collect();
         Ok(Self { root, lab, profile, rivals })
     }
 
@@ -142,11 +148,13 @@ fn locked(package: &Path, name: &str) -> Option<String> {
     Some(entry.split('"').next()?.to_owned())
 }
 
-fn installed((name, argument): &(&'static str, &str)) -> Rival {
+/// A program that may be there, and what `teller` says of its version.
+fn installed(name: &'static str, teller: &str, argument: &str) -> Rival {
     let Some(path) = on_path(name) else {
         return Rival { name, path: None, version: "not installed".to_owned() };
     };
-    let said = Command::new(&path).arg(argument).stdin(Stdio::null()).output();
+    let teller = if teller == name { path.clone() } else { PathBuf::from(teller) };
+    let said = Command::new(teller).arg(argument).stdin(Stdio::null()).output();
     let line = |text: &[u8]| String::from_utf8_lossy(text).lines().next().map(str::to_owned);
     // nginx tells it on its standard error.
     let version = said.ok().and_then(|said| line(&said.stdout).or_else(|| line(&said.stderr)));

@@ -2,15 +2,20 @@
 
 use std::net::TcpListener;
 
-use crate::{Result, child, programs::Programs, server::Server};
+use crate::{
+    Result, child,
+    programs::{PM2, Programs},
+    server::Server,
+};
 
 /// Those that answer `GET /plaintext`, with what they need to be there.
-pub(crate) const SERVERS: [(&str, &str); 5] = [
+pub(crate) const SERVERS: [(&str, &str); 6] = [
     ("bare_mio", "bare_mio"),
     ("axum_tokio", "axum_tokio"),
     ("actix", "actix"),
     ("nginx", "nginx"),
     ("node cluster", "node"),
+    ("pm2", PM2),
 ];
 
 /// The servers that can be started here, as arms without a mode.
@@ -44,6 +49,7 @@ pub(crate) fn start(
             command.arg(programs.contenders("node_cluster.js"));
             command
         }
+        "pm2" => child::command(programs.contenders("pm2.sh")),
         _ => child::command(path),
     };
     command.args(options);

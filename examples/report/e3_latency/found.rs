@@ -6,7 +6,8 @@ use super::{COMPARED, LONG, Point, SMALL, Sweep, model};
 use crate::{
     Result,
     chart::{Axis, Charts, Lines, Series, Style},
-    measure,
+    choice,
+    measure::{self, Measured},
     model::quantile,
     plan::{MODES, POLICIES, mode_and_policy},
     results::Results,
@@ -54,8 +55,9 @@ impl Found {
     }
 
     pub(super) fn long(&self) -> Table {
-        let head =
-            ["long: p50, p99", "30 %", "60 %", "80 %", "90 %", "failed", "driver late (p99)"];
+        let loads = ["30 %", "60 %", "80 %", "90 %"];
+        let more = ["failed", "unsent", "driver late (p99)"];
+        let head: Vec<_> = ["long: p50, p99"].into_iter().chain(loads).chain(more).collect();
         let mut table = Table::new("", &head);
         for (arm, rounds) in &self.arms {
             let cell = |percent| {
@@ -67,10 +69,13 @@ impl Found {
                 )
             };
             let points = rounds.iter().flat_map(|sweep| sweep.small.iter().chain(&sweep.long));
-            let failed: u64 = points.map(|point| point.measured.failed()).sum();
+            let points = points.map(|point| &point.measured);
+            let count = |count: fn(&Measured) -> u64| points.clone().map(count).sum::<u64>();
+            let (lost, unsent) = (count(Measured::failed), count(Measured::unsent));
             let lag = self.at(arm, |sweep| &sweep.long, COMPARED, |point| point.measured.lag);
             let row = [arm.clone()].into_iter().chain(LONG.map(cell));
-            table.row(row.chain([failed.to_string(), time(lag)]));
+            let more = [(lost - unsent).to_string(), unsent.to_string(), time(lag)];
+            table.row(row.chain(more));
         }
         for policy in POLICIES {
             let cell = |percent| {
@@ -78,7 +83,7 @@ impl Found {
                 format!("{}, {}", time(quantile(&all, 0.5)), time(quantile(&all, 0.99)))
             };
             let row = [format!("model, {policy}")].into_iter().chain(LONG.map(cell));
-            table.row(row.chain(["".to_owned(), "".to_owned()]));
+            table.row(row.chain([const { String::new() }; 3]));
         }
         table
     }
@@ -211,14 +216,8 @@ impl Found {
     }
 
     pub(super) fn decision(&self) -> Decision {
-        let order = self.order();
-        let (p99, arm) = order.first().copied().unwrap_or((f64::NAN, "-/-"));
-        let (mode, policy) = arm.split_once('/').unwrap_or(("-", "-"));
-        Decision {
-            need: "even latency of requests that compute, a connection each".into(),
-            mode: format!("either (best here: {mode})"),
-            scheduling: format!("`{policy}`"),
-            why: format!("p99 {} at {COMPARED} % load, the shortest", time(p99)),
-        }
+        let best = choice::least(self.order().into_iter());
+        let why = format!("p99 {} at {COMPARED} % load, the shortest", time(best.value));
+        best.decision("even latency of requests that compute, a connection each", &why)
     }
 }
