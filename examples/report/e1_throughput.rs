@@ -275,7 +275,8 @@ impl Found {
 
     fn decision(&self) -> Decision {
         let most = self.modes().map(|(_, change)| (change.value - 1.0).abs()).fold(0.0, f64::max);
-        let alike = most <= 0.05;
+        // What may be noise is no reason.
+        let alike = self.modes().all(|(_, change)| change.within(0.05) != Some(false));
         let cheaper = self.modes().map(|(_, change)| change.value).sum::<f64>() / 2.0;
         let mode = match (alike, cheaper < 1.0) {
             (true, _) => "either",
@@ -286,7 +287,11 @@ impl Found {
             need: "the most small requests on open connections".into(),
             mode: mode.into(),
             scheduling: "any: it decides per connection".into(),
-            why: format!("the modes differ by up to {:.1} % in CPU per request", most * 100.0),
+            why: format!(
+                "the modes differ by up to {:.1} % in CPU per request{}",
+                most * 100.0,
+                if alike { ", which may be noise" } else { "" }
+            ),
         }
     }
 }
