@@ -5,9 +5,9 @@
 //! into the kernel's sleep, so a push never spends its one wake-up on a loop that is stuck in a
 //! handler. `README.md` in this folder argues why no wake-up is lost.
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 use loom::sync::Mutex;
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 use parking_lot::Mutex;
 use std::{collections::VecDeque, fmt};
 
@@ -137,19 +137,19 @@ impl<T, W: Wake> AcceptQueue<T, W> {
         }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     fn lock(&self) -> parking_lot::MutexGuard<'_, Waiting<W>> {
         self.waiting.lock()
     }
 
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     fn lock(&self) -> loom::sync::MutexGuard<'_, Waiting<W>> {
         // A panic ends the model, so the lock is never found poisoned.
         self.waiting.lock().unwrap()
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 mod channel {
     //! The items' way from the producer to the takers.
 
@@ -188,7 +188,7 @@ mod channel {
     }
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod channel {
     //! A channel that loom can explore: as weakly ordered as the wake-up protocol may assume.
 

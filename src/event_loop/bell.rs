@@ -18,9 +18,9 @@
 //! Clearing by a plain store instead of a swap would acquire nothing; emptying the queue before clearing would lose a
 //! task pushed in between.
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 use loom::sync::atomic::{AtomicU8, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const AWAKE: u8 = 0;
@@ -62,7 +62,7 @@ impl Bell {
     }
 }
 
-#[cfg(all(loom, test))]
+#[cfg(all(test, loom))]
 mod model {
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;

@@ -1,10 +1,10 @@
 //! What the protocols in a region need of a word, so that loom can explore them on its own words.
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub(super) use std::sync::atomic::fence;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 pub(super) use loom::sync::atomic::fence;
 
 /// An atomic word.
