@@ -34,7 +34,7 @@ use std::{
     },
 };
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 use support::{program::Program, wait_until};
 
 /// Examples that do not end by themselves.
@@ -63,9 +63,7 @@ fn main() -> ExitCode {
         })
     };
     let trials = seen.into_values().map(trial).collect();
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS);
-    libtest_mimic::run(&arguments, trials).exit_code()
+    support::run_trials(THREADS, trials)
 }
 
 fn root() -> &'static Path {

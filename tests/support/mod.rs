@@ -131,7 +131,7 @@ pub fn run_with(
             })
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.chain(further).collect()).exit_code()
+    run_trials(THREADS, trials.chain(further).collect())
 }
 
 /// Waits for a condition, and fails the test if it does not come.
@@ -142,6 +142,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "waited {DEADLINE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Trials at the same time, unless the command line says how many: they mostly wait, so more than cores.
+pub const THREADS: usize = 4;
+
+/// Runs trials, so many at a time unless the command line says how many.
+pub fn run_trials(threads: usize, trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(threads);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Says that this machine does not let a test do what it needs. Where `BIMODAL_TEST_ALL` is set, it fails.

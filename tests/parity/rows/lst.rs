@@ -16,7 +16,7 @@ const UNEVEN_UDP: Cell =
 const MULTICAST: Cell =
     Cell::Documented { file: CHAPTER, phrase: "A second worker cannot join the same group" };
 
-const COST: Cell = Cell::Documented { file: "REPORT.md", phrase: "Round robin against shared:" };
+const COST: Cell = Cell::Documented { file: "REPORT.md", phrase: "Dealing against sharing" };
 
 pub const ROWS: &[Row] = &[
     core("LST-01", "Port 0 gives one free port to all workers.", Holds, Holds),
