@@ -71,7 +71,10 @@ fn past(scene: &Scene) {
         assert_eq!(worker.last_exit, Some(ExitStatus::Code(ExitStatus::PANIC)));
         assert_eq!(worker.generation as u64, failures + 1);
     }
-    assert_eq!(cluster.status().to_string(), "1 of 1 workers ready, 2 restarts");
+    // What has happened is told first, and the status follows.
+    wait_until("the replacement to be ready", || {
+        cluster.status().to_string() == "1 of 1 workers ready, 2 restarts"
+    });
     assert_eq!(who(&address), 3);
     cluster.shutdown().unwrap();
 }
