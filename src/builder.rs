@@ -56,8 +56,6 @@ pub struct Settings {
     pub scheduling: Scheduling,
     /// Connections a worker may be offered before it has adopted one of them.
     pub window: usize,
-    /// The bound of the accept queue that threads share.
-    pub accept_queue: usize,
     /// Whether addresses stay open when no worker listens on them.
     pub keep_listening: bool,
     /// Events kept for a reader that is behind.
@@ -94,7 +92,6 @@ impl Builder {
             workers: 0,
             scheduling: default_scheduling(mode),
             window: 8,
-            accept_queue: 1024,
             keep_listening: false,
             event_queue: 16_384,
             supervision: Supervision::default(),
@@ -139,13 +136,6 @@ impl Builder {
     /// Default 8. It is the most that a worker which does not answer can hold up; Node's is 1.
     pub fn window(mut self, connections: usize) -> Self {
         self.settings.window = connections;
-        self
-    }
-
-    /// The bound of the queue that worker threads share under [`Scheduling::Shared`], from 1 to
-    /// 65 536. Default 1024. When it is full, connections wait in the kernel's backlog.
-    pub fn accept_queue(mut self, connections: usize) -> Self {
-        self.settings.accept_queue = connections;
         self
     }
 
@@ -397,7 +387,6 @@ impl Settings {
         let name = self.name.len();
         within("name (its length)", name, 1, 128)?;
         within("window", self.window, 1, 64)?;
-        within("accept_queue", self.accept_queue, 1, 65_536)?;
         within("event_queue", self.event_queue, 16, 1 << 24)?;
         within("max_message", self.max_message, 1, 1 << 30)?;
         if self.mode == Mode::Thread && self.codec.is_some() {
@@ -495,7 +484,6 @@ mod tests {
         for refused in [
             builder().window(0),
             builder().window(65),
-            builder().accept_queue(0),
             builder().event_queue(1),
             builder().max_message(0),
             builder().idle_poll(Duration::from_millis(11)),

@@ -32,13 +32,61 @@ pub(crate) struct Acceptor {
     failing: bool,
     /// The first error of a shortage, until somebody asks.
     failure: Option<io::Error>,
+    line: Line,
+}
+
+/// The line of the loops that accept from duplicates of one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// There is none: the kernel tells all who have it.
+    None,
+    Left,
+    /// The kernel may wake this loop, and no other, for a connection.
+    Waiting,
+    /// This loop took a connection since it was last found without.
+    Served,
 }
 
 impl Acceptor {
     /// Registers a listening, non-blocking socket.
     pub(crate) fn new(socket: Socket) -> io::Result<Self> {
-        let source = Source::new(socket, Interest::READABLE)?;
-        Ok(Self { source, pause: None, failing: false, failure: None })
+        Ok(Self::of(Source::new(socket, Interest::READABLE)?, Line::None))
+    }
+
+    /// Registers a duplicate of a socket from which other loops accept in this way, too: the kernel wakes one of
+    /// those that sleep. A worker that leaves the line, in whatever way, may leave a connection behind for which
+    /// nobody else is woken.
+    pub(crate) fn in_line(socket: Socket) -> io::Result<Self> {
+        Ok(Self::of(Source::new_exclusive(socket)?, Line::Waiting))
+    }
+
+    fn of(source: Source<Socket>, line: Line) -> Self {
+        Self { source, pause: None, failing: false, failure: None, line }
+    }
+
+    /// Leaves the line, until it is polled again.
+    pub(crate) fn leave_line(&mut self) {
+        if self.line != Line::None {
+            self.source.leave_line();
+            self.line = Line::Left;
+        }
+    }
+
+    /// Leaves the line for good. A connection for which the kernel has woken this loop is not left behind.
+    pub(crate) fn last(&mut self, cx: &mut Context<'_>) -> Option<Socket> {
+        if self.line == Line::None || self.pause.is_some() {
+            return None;
+        }
+        self.source.leave_line();
+        match self.source.poll_read_io(cx, accept) {
+            Poll::Ready(accepted) => accepted.ok().map(Socket::from),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Has the next poll look for connections, woken or not.
+    pub(crate) fn look(&self) {
+        self.source.expect_readable();
     }
 
     /// Why accepting began to fail, said once for each shortage.
@@ -54,12 +102,18 @@ impl Acceptor {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let error = match ready!(self.source.poll_read_io(cx, accept)) {
-                Ok(socket) => {
+            self.join_line()?;
+            let error = match self.source.poll_read_io(cx, accept) {
+                Poll::Ready(Ok(socket)) => {
                     self.failing = false;
+                    self.served()?;
                     return Poll::Ready(Ok(socket.into()));
                 }
-                Err(error) => error,
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => {
+                    self.served_all();
+                    return Poll::Pending;
+                }
             };
             match Trouble::of(&error) {
                 Trouble::Connection => {}
@@ -69,9 +123,35 @@ impl Acceptor {
         }
     }
 
+    fn join_line(&mut self) -> io::Result<()> {
+        if self.line == Line::Left {
+            self.source.requeue()?;
+            self.look();
+            self.line = Line::Waiting;
+        }
+        Ok(())
+    }
+
+    /// Goes to the end of the line: the kernel asks from its beginning, and an idle server would give all to one loop.
+    fn served(&mut self) -> io::Result<()> {
+        if self.line == Line::Waiting {
+            self.source.requeue()?;
+            self.line = Line::Served;
+        }
+        Ok(())
+    }
+
+    fn served_all(&mut self) {
+        if self.line == Line::Served {
+            self.line = Line::Waiting;
+        }
+    }
+
     fn rest(&mut self, error: io::Error) {
         log::warn!("cannot accept for {} ms: {error}", PAUSE.as_millis());
         self.pause = Some(Box::pin(sleep(PAUSE)));
+        // Another process may have descriptors left.
+        self.leave_line();
         if !std::mem::replace(&mut self.failing, true) {
             self.failure = Some(error);
         }

@@ -1,11 +1,10 @@
 //! The primary's side of listening: who listens where, and who is offered which connection.
 //!
 //! Owns every listening socket of the cluster, in both modes. Runs on the primary's loop. What a
-//! policy needs is one of four doors:
+//! policy needs is one of three doors:
 //!
 //! * `Handed`: the primary accepts and offers connections to workers (round robin, least connections);
-//! * `Kernel`: the workers accept from the one socket themselves (shared, separate memory);
-//! * `Queue`: the primary accepts into a queue that workers take from (shared, shared memory);
+//! * `Kernel`: the workers accept from the one socket themselves (shared);
 //! * `Slots`: one `SO_REUSEPORT` socket per slot; the primary accepts for a slot nobody serves.
 //!
 //! An offered connection counts against its worker's window until it is adopted or returned; a
@@ -24,7 +23,7 @@ use rustix::io::Errno;
 
 use super::{Grant, Handed, Offer, Wanted, listening::Listening};
 use crate::{
-    config::{Address, Memory, Scheduling},
+    config::{Address, Scheduling},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
 };
 
@@ -37,9 +36,6 @@ pub(crate) struct Rules {
     pub(crate) scheduling: Scheduling,
     /// Connections a worker may be offered before it has adopted one of them.
     pub(crate) window: usize,
-    /// The bound of a queue in memory.
-    pub(crate) queue: usize,
-    pub(crate) memory: Memory,
     /// Whether a listening socket outlives its last worker, because another will come.
     pub(crate) keep_open: bool,
 }
@@ -47,7 +43,7 @@ pub(crate) struct Rules {
 /// What was done with connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Connections offered or queued, each counted once.
+    /// Connections offered, each counted once.
     pub(crate) dispatched: u64,
     /// Offers that came back and were made to somebody else.
     pub(crate) again: u64,
@@ -62,6 +58,7 @@ pub(crate) struct Dispatcher {
     next_connection: u64,
     counts: Counts,
     failures: Vec<(Address, io::Error)>,
+    looks: Vec<(WorkerId, ListenerId)>,
     handed: Arc<Handed>,
 }
 
@@ -108,6 +105,7 @@ impl Dispatcher {
             next_connection: 0,
             counts: Counts::default(),
             failures: Vec::new(),
+            looks: Vec::new(),
             handed,
         }
     }
@@ -125,6 +123,11 @@ impl Dispatcher {
     /// Where accepting has failed since somebody asked last.
     pub(crate) fn take_failures(&mut self) -> Vec<(Address, io::Error)> {
         std::mem::take(&mut self.failures)
+    }
+
+    /// Who is to look at the socket of which listener.
+    pub(crate) fn take_looks(&mut self) -> Vec<(WorkerId, ListenerId)> {
+        std::mem::take(&mut self.looks)
     }
 
     /// A worker was started.
@@ -198,6 +201,24 @@ impl Dispatcher {
         if let Some(listening) = self.listeners.get_mut(&listener) {
             listening.set_room(worker, room);
         }
+        if room == Some(0) {
+            self.pass_on(listener);
+        }
+    }
+
+    /// A worker cannot accept for now.
+    pub(crate) fn failing(&mut self, worker: WorkerId, listener: ListenerId, error: io::Error) {
+        let Some(listening) = self.listeners.get_mut(&listener) else { return };
+        if listening.is_member(worker) {
+            self.failures.push((listening.address().clone(), error));
+            self.pass_on(listener);
+        }
+    }
+
+    /// A worker left the line before a socket, and the connection that it was woken for may wait there: others look.
+    fn pass_on(&mut self, listener: ListenerId) {
+        let Some(listening) = self.listeners.get(&listener) else { return };
+        self.looks.extend(listening.lookers().into_iter().map(|worker| (worker, listener)));
     }
 
     /// A worker adopted so many of the connections it was offered.
@@ -229,6 +250,9 @@ impl Dispatcher {
             }
             keep_open || !listening.is_deserted()
         });
+        let left: Vec<_> = self.listeners.keys().copied().collect();
+        let left = left.into_iter().filter(|id| only.is_none_or(|only| only == *id));
+        left.for_each(|listener| self.pass_on(listener));
     }
 
     /// A worker is gone.
@@ -241,12 +265,9 @@ impl Dispatcher {
         );
     }
 
-    /// Stops listening everywhere. Connections that were accepted and not offered are closed, except
-    /// those in a queue: the workers that drain now still take them.
+    /// Stops listening everywhere. Connections that were accepted and not offered are closed.
     pub(crate) fn close(&mut self) {
-        for listening in std::mem::take(&mut self.listeners).into_values() {
-            listening.close_for_drain();
-        }
+        self.listeners.clear();
     }
 
     /// Everything that is listened on or was handed to this program, for the next program: letters, with

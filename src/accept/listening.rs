@@ -17,12 +17,12 @@ use rustix::io::Errno;
 use socket2::Socket;
 
 use super::{
-    AcceptQueue, Acceptor, Intake, ListeningSocket, Offer, SharedQueue, SocketOptions, Wanted,
+    Acceptor, Intake, ListeningSocket, Offer, SocketOptions, Wanted,
     dispatch::{Key, Rules},
     handed::{Asked, Before, Found, letters_of},
 };
 use crate::{
-    config::{Address, Memory, Scheduling},
+    config::{Address, Scheduling},
     event_loop::{Sleep, sleep},
     id::{ConnectionId, ListenerId, Slot, WorkerId},
     schedule::{Candidate, LeastConnections, RoundRobin, Schedule},
@@ -60,14 +60,6 @@ enum Entrance {
     /// Workers have the socket: they accept from it, or receive datagrams.
     Kernel {
         socket: ListeningSocket,
-    },
-    Queue {
-        acceptor: Acceptor,
-        queue: Arc<SharedQueue>,
-        refused: Option<Socket>,
-        socket: ListeningSocket,
-        /// What is in it goes to workers that drain, not to nobody.
-        for_drain: bool,
     },
     Slots {
         sockets: BTreeMap<Slot, SlotSocket>,
@@ -223,6 +215,10 @@ impl Listening {
         self.data.as_ref()
     }
 
+    pub(super) fn is_member(&self, worker: WorkerId) -> bool {
+        self.members.iter().any(|member| member.worker == worker)
+    }
+
     /// Whether no worker listens here.
     pub(super) fn is_deserted(&self) -> bool {
         self.members.is_empty()
@@ -297,14 +293,6 @@ impl Listening {
         Some(asked)
     }
 
-    /// Stops listening; what is in a queue is for those that drain now.
-    pub(super) fn close_for_drain(mut self) {
-        if let Entrance::Queue { queue, for_drain, .. } = &mut self.entrance {
-            *for_drain = true;
-            queue.close();
-        }
-    }
-
     /// Accepts as much as the workers have room for.
     pub(super) fn accept(
         &mut self,
@@ -318,11 +306,6 @@ impl Listening {
         let parked = &mut self.parked;
         match &mut self.entrance {
             Entrance::Kernel { .. } => Ok(()),
-            Entrance::Queue { acceptor, queue, refused, .. } => {
-                fill(acceptor, queue, refused, cx, &mut || {
-                    number();
-                })
-            }
             Entrance::Handed { acceptor, .. } => {
                 accept_some(acceptor, cx, &mut room, &mut |socket| {
                     parked.push_back((number(), socket))
@@ -339,24 +322,28 @@ impl Listening {
         }
     }
 
-    /// Connections that wait here: parked, in the queue, in the kernel.
+    /// Connections that wait here: parked, in the kernel.
     pub(super) fn waiting(&self) -> usize {
-        let queued = match &self.entrance {
-            Entrance::Queue { queue, .. } => queue.len(),
-            _ => 0,
-        };
         self.parked.len()
-            + queued
             + self.entrance.sockets().map(|(_, socket)| socket.waiting()).sum::<usize>()
+    }
+
+    /// Who is to look whether a connection waits, after a worker that may have been woken for it left it there.
+    pub(super) fn lookers(&self) -> Vec<WorkerId> {
+        match &self.entrance {
+            Entrance::Kernel { socket } if socket.may_have_waiting() => {
+                let free = self.members.iter().filter(|member| member.room != Some(0));
+                free.map(|member| member.worker).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Why accepting began to fail, said once for each shortage.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         match &mut self.entrance {
             Entrance::Kernel { .. } => None,
-            Entrance::Handed { acceptor, .. } | Entrance::Queue { acceptor, .. } => {
-                acceptor.take_failure()
-            }
+            Entrance::Handed { acceptor, .. } => acceptor.take_failure(),
             Entrance::Slots { sockets } => {
                 let mut covers = sockets.values_mut().filter_map(|own| own.cover.as_mut());
                 covers.find_map(Acceptor::take_failure)
@@ -392,7 +379,6 @@ impl Listening {
         match &mut self.entrance {
             Entrance::Handed { .. } => Ok(Intake::Offers),
             Entrance::Kernel { socket } => Ok(Intake::Socket(socket.share()?)),
-            Entrance::Queue { queue, .. } => Ok(Intake::Queue(queue.clone())),
             Entrance::Slots { sockets } => {
                 let own = match sockets.entry(slot) {
                     Entry::Occupied(own) => own.into_mut(),
@@ -464,18 +450,11 @@ impl Entrance {
         if options.datagram {
             return Ok(Self::Kernel { socket });
         }
-        Ok(match (rules.scheduling, rules.memory) {
-            (Scheduling::RoundRobin | Scheduling::LeastConnections, _) => {
+        Ok(match rules.scheduling {
+            Scheduling::RoundRobin | Scheduling::LeastConnections => {
                 Self::Handed { acceptor: Acceptor::new(socket.share()?)?, socket }
             }
-            (_, Memory::Separate) => Self::Kernel { socket },
-            (_, Memory::Shared) => Self::Queue {
-                acceptor: Acceptor::new(socket.share()?)?,
-                queue: Arc::new(AcceptQueue::new(rules.queue)),
-                refused: None,
-                socket,
-                for_drain: false,
-            },
+            Scheduling::Shared | Scheduling::ReusePort => Self::Kernel { socket },
         })
     }
 
@@ -497,7 +476,7 @@ impl Entrance {
     /// Every socket, with the slot whose it is.
     fn sockets(&self) -> Box<dyn Iterator<Item = (Option<Slot>, &ListeningSocket)> + '_> {
         match self {
-            Self::Handed { socket, .. } | Self::Kernel { socket } | Self::Queue { socket, .. } => {
+            Self::Handed { socket, .. } | Self::Kernel { socket } => {
                 Box::new(std::iter::once((None, socket)))
             }
             Self::Slots { sockets } => {
@@ -509,19 +488,17 @@ impl Entrance {
     /// The one socket, where there is one.
     fn socket_of_all(&mut self) -> Option<&mut ListeningSocket> {
         match self {
-            Self::Handed { socket, .. } | Self::Kernel { socket } | Self::Queue { socket, .. } => {
-                Some(socket)
-            }
+            Self::Handed { socket, .. } | Self::Kernel { socket } => Some(socket),
             Self::Slots { .. } => None,
         }
     }
 }
 
 impl Drop for Entrance {
-    /// A worker that is leaving may hold the queue for long; who waits in it must not.
+    /// A worker that is stuck holds a duplicate for as long; who waits there must not.
     fn drop(&mut self) {
-        if let Self::Queue { queue, for_drain: false, .. } = self {
-            while queue.take().is_some() {}
+        if let Self::Kernel { socket } = self {
+            socket.shut();
         }
     }
 }
@@ -560,31 +537,5 @@ fn accept_some(
     if *room > 0 {
         cx.waker().wake_by_ref();
     }
-    Ok(())
-}
-
-/// Accepts into the queue until it is full or there is nothing more. A full queue wakes the task.
-fn fill(
-    acceptor: &mut Acceptor,
-    queue: &SharedQueue,
-    refused: &mut Option<Socket>,
-    cx: &mut Context<'_>,
-    count: &mut dyn FnMut(),
-) -> io::Result<()> {
-    for _ in 0..ACCEPTS_PER_TURN {
-        let socket = match refused.take() {
-            Some(socket) => socket,
-            None => match acceptor.poll_accept(cx) {
-                Poll::Ready(accepted) => accepted?,
-                Poll::Pending => return Ok(()),
-            },
-        };
-        if let Err(socket) = queue.push(socket, cx.waker()) {
-            *refused = Some(socket);
-            return Ok(());
-        }
-        count();
-    }
-    cx.waker().wake_by_ref();
     Ok(())
 }

@@ -10,12 +10,11 @@ mod dispatch;
 mod handed;
 mod listening;
 mod options;
-mod queue;
 mod socket;
 
 use std::{
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -27,16 +26,12 @@ pub(crate) use dispatch::{Dispatcher, Rules};
 pub(crate) use handed::Handed;
 pub use options::{ListenOptions, UdpOptions};
 pub(crate) use options::{SocketOptions, StreamOptions, Wanted};
-pub(crate) use queue::AcceptQueue;
 pub(crate) use socket::{ListeningSocket, is_abstract};
 
 use crate::{
     config::Address,
     id::{ConnectionId, ListenerId},
 };
-
-/// The queue from which worker threads take connections.
-pub(crate) type SharedQueue = AcceptQueue<Socket, Waker>;
 
 /// A source of connections, on the current loop.
 pub trait Accept {
@@ -95,6 +90,4 @@ pub(crate) enum Intake {
     Offers,
     /// The worker accepts, or receives datagrams, from this socket.
     Socket(Socket),
-    /// The worker takes from this queue. Only where memory is shared.
-    Queue(Arc<SharedQueue>),
 }

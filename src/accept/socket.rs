@@ -4,7 +4,7 @@
 use std::{
     cell::Cell,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Shutdown, SocketAddr},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{
@@ -37,11 +37,13 @@ pub(crate) struct ListeningSocket {
     file: Option<PathBuf>,
     /// The next program has it, too.
     bequeathed: Cell<bool>,
+    /// It listens because this program made it so: no other one has it.
+    ours: bool,
 }
 
 impl ListeningSocket {
     fn new(socket: Socket) -> Self {
-        Self { socket, file: None, bequeathed: Cell::new(false) }
+        Self { socket, file: None, bequeathed: Cell::new(false), ours: false }
     }
 
     /// Binds `address`, which is not a name, and listens if it is for connections.
@@ -50,7 +52,7 @@ impl ListeningSocket {
         options: SocketOptions,
         reuse_port: bool,
     ) -> io::Result<Self> {
-        let made = match address {
+        let mut made = match address {
             Address::Tcp(address) | Address::Udp(address) => {
                 bind_ip(*address, options, reuse_port)?
             }
@@ -60,6 +62,7 @@ impl ListeningSocket {
         };
         if !options.datagram {
             made.listen(options.backlog)?;
+            made.ours = !matches!(address, Address::Fd(_));
         }
         Ok(made)
     }
@@ -143,6 +146,20 @@ impl ListeningSocket {
     /// sockets.
     pub(crate) fn waiting(&self) -> usize {
         crate::sys::socket::backlog(&self.socket).map_or(0, |connections| connections as usize)
+    }
+
+    /// Whether connections may wait: a Unix socket does not say.
+    pub(crate) fn may_have_waiting(&self) -> bool {
+        crate::sys::socket::backlog(&self.socket).is_none_or(|connections| connections > 0)
+    }
+
+    /// Ends it for all who have a duplicate: nobody can connect, and who waits is cut. Does nothing to a socket that
+    /// another program may have.
+    pub(crate) fn shut(&self) {
+        if self.ours && !self.bequeathed.get() {
+            // What cannot be ended now ends with the last duplicate.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
     }
 
     /// Another descriptor of the same socket, for a worker.

@@ -18,6 +18,7 @@ use slab::Slab;
 
 use super::core::{Core, current};
 use super::waker::Parking;
+use crate::sys::epoll;
 
 /// Half of a token is the slot's index, half its generation.
 const INDEX_BITS: u32 = usize::BITS / 2;
@@ -56,9 +57,40 @@ impl<T: AsFd> Source<T> {
     /// registration (epoll(7)), so dropping the source saves the system call that would.
     #[track_caller]
     pub(crate) fn new_sole(io: T, interest: Interest) -> io::Result<Self> {
-        let mut source = Self::new(io, interest)?;
-        source.registration.sole = true;
+        let source = Self::new(io, interest)?;
+        source.registration.deregisters.set(false);
         Ok(source)
+    }
+
+    /// As [`new`](Self::new), for reading, beside other loops that wait for a duplicate of the same descriptor in
+    /// this way: they stand in line, and the kernel wakes the first that sleeps.
+    #[track_caller]
+    pub(crate) fn new_exclusive(io: T) -> io::Result<Self> {
+        let registration = Registration::made(current(), io.as_fd().as_raw_fd(), |poll, token| {
+            epoll::add_exclusive(poll, io.as_fd(), token)
+        })?;
+        Ok(Source { registration, io })
+    }
+
+    /// Moves an exclusive source to the end of the line, also one that had left it. After an error it is in none.
+    pub(crate) fn requeue(&self) -> io::Result<()> {
+        self.leave_line();
+        let Registration { core, token, deregisters, .. } = &self.registration;
+        epoll::add_exclusive(&core.poll.borrow(), self.io.as_fd(), *token)?;
+        deregisters.set(true);
+        Ok(())
+    }
+
+    /// Takes an exclusive source out of the line: the kernel wakes others.
+    pub(crate) fn leave_line(&self) {
+        if self.registration.deregisters.replace(false) {
+            self.registration.deregister();
+        }
+    }
+
+    /// Has the next read tried without an event.
+    pub(crate) fn expect_readable(&self) {
+        self.registration.readiness.read.ready.set(true);
     }
 
     /// The descriptor's owner.
@@ -67,8 +99,8 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Deregisters and gives the descriptor back.
-    pub fn into_inner(mut self) -> T {
-        self.registration.sole = false;
+    pub fn into_inner(self) -> T {
+        self.registration.deregisters.set(true);
         self.io
     }
 
@@ -206,21 +238,31 @@ struct Registration {
     token: Token,
     /// Owned by the `io` beside it, which outlives this.
     fd: RawFd,
-    /// The descriptor is about to be closed when this is dropped, and has no duplicate.
-    sole: bool,
+    /// Whether dropping this has to: not where closing the descriptor, which has no duplicate, does, or where
+    /// it is done already.
+    deregisters: Cell<bool>,
 }
 
 impl Registration {
     fn new(core: Rc<Core>, fd: RawFd, interest: Interest) -> io::Result<Registration> {
+        Self::made(core, fd, |poll, token| {
+            poll.registry().register(&mut SourceFd(&fd), token, interest)
+        })
+    }
+
+    fn made(
+        core: Rc<Core>,
+        fd: RawFd,
+        register: impl FnOnce(&mio::Poll, Token) -> io::Result<()>,
+    ) -> io::Result<Registration> {
         let readiness = Rc::<Readiness>::default();
         let token = core.sources.borrow_mut().insert(&readiness)?;
-        let registered =
-            core.poll.borrow().registry().register(&mut SourceFd(&fd), token, interest);
+        let registered = register(&core.poll.borrow(), token);
         if let Err(error) = registered {
             core.sources.borrow_mut().remove(token);
             return Err(error);
         }
-        Ok(Registration { core, readiness, token, fd, sole: false })
+        Ok(Registration { core, readiness, token, fd, deregisters: Cell::new(true) })
     }
 }
 
@@ -234,7 +276,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !self.sole {
+        if self.deregisters.get() {
             self.deregister();
         }
         self.core.sources.borrow_mut().remove(self.token);

@@ -145,6 +145,9 @@ impl Primary {
             let error = Error::caused(ErrorKind::Listen, text, error);
             self.sink.emit(Event::Error { worker: None, error });
         }
+        for (worker, listener) in self.dispatcher.take_looks() {
+            self.ask(worker, Command::Look { listener });
+        }
     }
 
     /// Looks at every worker, from outside.
@@ -197,6 +200,10 @@ impl Primary {
                 }
             }
             Note::Unlisten { listener } => self.dispatcher.withdraw(worker, Some(listener)),
+            Note::Failing { listener, errno } => {
+                let error = io::Error::from_raw_os_error(errno);
+                self.dispatcher.failing(worker, listener, error);
+            }
             Note::Room { listener, connections } => {
                 self.dispatcher.set_room(worker, listener, connections);
             }

@@ -88,8 +88,6 @@ impl Primary {
         let rules = Rules {
             scheduling: settings.scheduling,
             window: settings.window,
-            queue: settings.accept_queue,
-            memory: backend.memory(),
             keep_open: supervised || settings.keep_listening,
         };
         let supervision = &settings.supervision;

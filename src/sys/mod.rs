@@ -13,6 +13,7 @@
 //! * [`environment`]: reading and removing the marker that makes a process a worker, and adopting the
 //!   descriptor it names.
 //! * [`descriptor`]: duplicating a descriptor that is known by its number.
+//! * [`epoll`]: waking one of several loops that wait for the same descriptor. Where that does not exist, all wake.
 //! * [`first`]: splitting a process in two, and leaving its first half with nothing. Only where there are process
 //!   namespaces.
 //! * [`memory`]: words that several processes share and that nobody can shrink under a reader. Linux has
@@ -32,6 +33,7 @@
 pub(crate) mod channel;
 pub(crate) mod descriptor;
 pub(crate) mod environment;
+pub(crate) mod epoll;
 pub(crate) mod first;
 pub(crate) mod futex;
 #[cfg(feature = "store-lmdb")]

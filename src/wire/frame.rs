@@ -14,7 +14,7 @@ use super::{
 /// One logical message of the channel.
 ///
 /// Who sends what: from the primary come `Welcome`, `Granted`, `Denied`, `Connections`, `Disconnect`, `Close` and
-/// `Unready`; both send `Message` and `Taken`; all others come from the worker. The codec does not check the
+/// `Unready`, `Look`; both send `Message` and `Taken`; all others come from the worker. The codec does not check the
 /// direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
@@ -76,6 +76,11 @@ pub(crate) enum Frame {
     Close,
     /// The cluster is about to stop.
     Unready,
+    /// A connection may wait that no worker was woken for.
+    Look {
+        /// Where.
+        listener: u32,
+    },
     /// The first frame of a worker.
     Hello {
         /// Always [`VERSION`].
@@ -109,6 +114,13 @@ pub(crate) enum Frame {
     Unlisten {
         /// Which.
         listener: u32,
+    },
+    /// Accepting failed. The worker goes on as soon as it can.
+    Failing {
+        /// Where.
+        listener: u32,
+        /// What accept(2) said.
+        errno: i32,
     },
     /// These connections are the worker's now.
     Adopted {
@@ -198,6 +210,8 @@ pub(super) mod kind {
     pub(in crate::wire) const CLOSE: u8 = 22;
     pub(in crate::wire) const UNREADY: u8 = 23;
     pub(in crate::wire) const READY: u8 = 24;
+    pub(in crate::wire) const LOOK: u8 = 25;
+    pub(in crate::wire) const FAILING: u8 = 26;
 }
 
 impl Frame {
@@ -227,12 +241,14 @@ impl Frame {
             Self::Disconnect => (kind::DISCONNECT, "Disconnect"),
             Self::Close => (kind::CLOSE, "Close"),
             Self::Unready => (kind::UNREADY, "Unready"),
+            Self::Look { .. } => (kind::LOOK, "Look"),
             Self::Ready => (kind::READY, "Ready"),
             Self::Hello { .. } => (kind::HELLO, "Hello"),
             Self::Online => (kind::ONLINE, "Online"),
             Self::Listen { .. } => (kind::LISTEN, "Listen"),
             Self::Listening { .. } => (kind::LISTENING, "Listening"),
             Self::Unlisten { .. } => (kind::UNLISTEN, "Unlisten"),
+            Self::Failing { .. } => (kind::FAILING, "Failing"),
             Self::Adopted { .. } => (kind::ADOPTED, "Adopted"),
             Self::Refused { .. } => (kind::REFUSED, "Refused"),
             Self::Room { .. } => (kind::ROOM, "Room"),
@@ -302,7 +318,15 @@ impl Frame {
                 options.write(to);
                 write_data(to, data.as_deref())?;
             }
-            Self::Listening { listener } | Self::Unlisten { listener } => to.u32(*listener),
+            Self::Listening { listener }
+            | Self::Unlisten { listener }
+            | Self::Look { listener } => {
+                to.u32(*listener);
+            }
+            Self::Failing { listener, errno } => {
+                to.u32(*listener);
+                to.u32(errno.cast_unsigned());
+            }
             Self::Adopted { ids } | Self::Refused { ids } => write_ids(to, ids, MAX_IDS)?,
             Self::Room { listener, connections } => {
                 to.u32(*listener);
@@ -389,6 +413,7 @@ impl Frame {
             kind::DISCONNECT => Self::Disconnect,
             kind::CLOSE => Self::Close,
             kind::UNREADY => Self::Unready,
+            kind::LOOK => Self::Look { listener: from.u32("a listener")? },
             kind::READY => Self::Ready,
             kind::HELLO => Self::Hello {
                 version: read_version(from)?,
@@ -404,6 +429,10 @@ impl Frame {
             },
             kind::LISTENING => Self::Listening { listener: from.u32("a listener")? },
             kind::UNLISTEN => Self::Unlisten { listener: from.u32("a listener")? },
+            kind::FAILING => Self::Failing {
+                listener: from.u32("a listener")?,
+                errno: from.u32("an error number")?.cast_signed(),
+            },
             kind::ADOPTED => Self::Adopted { ids: read_ids(from, MAX_IDS)? },
             kind::REFUSED => Self::Refused { ids: read_ids(from, MAX_IDS)? },
             kind::ROOM => Self::Room {

@@ -32,6 +32,8 @@ pub(super) struct Desk {
     withdrawn: Cell<bool>,
     closed: Cell<bool>,
     accepting: Cell<bool>,
+    /// The primary asks to look at the socket.
+    look: Cell<bool>,
     limit: Limit,
     /// Open connections, if they are limited.
     open: Cell<usize>,
@@ -59,6 +61,7 @@ impl Desk {
             withdrawn: Cell::new(false),
             closed: Cell::new(false),
             accepting: Cell::new(true),
+            look: Cell::new(false),
             limit,
             open: Cell::new(0),
             told: Cell::new(None),
@@ -128,6 +131,17 @@ impl Desk {
         self.closed.set(true);
         self.withdraw();
         self.refuse_all(state);
+    }
+
+    /// A connection may wait at the socket that no worker was woken for.
+    pub(super) fn ask_to_look(&self) {
+        self.look.set(true);
+        self.wake();
+    }
+
+    /// Whether the listener was asked to look at the socket since this was last called.
+    pub(super) fn was_asked_to_look(&self) -> bool {
+        self.look.take()
     }
 
     /// Pauses or resumes; says whether that is a change.

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Close,
     /// The cluster is about to stop: nobody should send new clients here.
     Unready,
+    /// A connection may wait in the kernel that no worker was woken for.
+    Look { listener: ListenerId },
 }
 
 /// Why an address cannot be listened on.
@@ -54,6 +56,8 @@ pub(crate) enum Note {
     Listening { listener: ListenerId },
     /// The worker wants no more connections of this listener.
     Unlisten { listener: ListenerId },
+    /// Accepting from the socket fails with this error number. The worker goes on as soon as it can.
+    Failing { listener: ListenerId, errno: i32 },
     /// The worker can adopt so many connections now, those under way to it included; without a
     /// number, any number.
     Room { listener: ListenerId, connections: Option<u32> },

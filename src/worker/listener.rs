@@ -1,13 +1,14 @@
 //! A worker's listener: connections from whichever door the primary opened, as one stream.
 //!
 //! Offers come first, in order; adopting one is what acknowledges it. Beside them a listener accepts
-//! from a socket of its own, or takes from the queue that all loops share. How many it takes per turn
-//! is bounded, so that a worker which is busy leaves the rest to others.
+//! from a socket, its own or one that all workers accept from. How many it takes per turn is bounded, so that a
+//! worker which is busy leaves the rest to others.
 
 use std::{
     cell::Cell,
     fmt,
     future::poll_fn,
+    io,
     net::Shutdown,
     rc::Rc,
     sync::Arc,
@@ -17,9 +18,9 @@ use std::{
 use socket2::Socket;
 
 use super::{
-    State,
+    Note, State,
     desk::{Desk, Limit, LimitedMeter},
-    taker::{Taker, Turn, wake_next_turn},
+    turn::{Turn, wake_next_turn},
 };
 use crate::{
     accept::{
@@ -31,7 +32,7 @@ use crate::{
     id::ListenerId,
 };
 
-/// Connections taken per turn from a socket or queue that others take from too: few, so that they are
+/// Connections taken per turn from a socket that others take from, too: few, so that they are
 /// spread over the loops that have time for them.
 const TAKEN_PER_TURN: u32 = 4;
 
@@ -61,7 +62,6 @@ pub struct Listener {
 enum Entrance {
     Nowhere,
     Socket(Acceptor),
-    Queue(Taker),
 }
 
 impl Listener {
@@ -69,7 +69,7 @@ impl Listener {
     pub(super) fn open(state: Rc<State>, grant: Grant, options: &ListenOptions) -> Result<Self> {
         let limit = limit_of(options, matches!(grant.intake, Intake::Offers));
         let desk = Rc::new(Desk::new(Some(grant.listener), grant.address, limit));
-        let entrance = Entrance::new(&desk, grant.intake);
+        let entrance = Entrance::granted(&desk, grant.intake);
         // Also where that failed: it is how the primary gets the grant back.
         let mut listener = Self::new(state, desk, Entrance::Nowhere, options);
         listener.entrance = entrance?;
@@ -87,7 +87,8 @@ impl Listener {
         let address = socket.address().context(ErrorKind::Listen, failed)?;
         let desk = Rc::new(Desk::new(None, address, limit_of(options, false)));
         let shared = socket.share().context(ErrorKind::Listen, failed)?;
-        let entrance = Entrance::new(&desk, Intake::Socket(shared))?;
+        let acceptor = Acceptor::new(shared);
+        let entrance = Entrance::Socket(acceptor.context(ErrorKind::Listen, failed)?);
         let mut listener = Self::new(state, desk, entrance, options);
         listener.own = Some(socket);
         Ok(listener)
@@ -178,31 +179,49 @@ impl Listener {
     /// The next socket from beside the desk; ready with `None` when nothing will come any more.
     fn poll_entrance(&mut self, cx: &mut Context<'_>) -> Result<Poll<Option<Socket>>> {
         if self.desk.is_withdrawn() {
-            return Ok(Poll::Ready(self.entrance.last()));
+            return Ok(Poll::Ready(self.entrance.close(cx)));
         }
-        if !self.desk.wants_more() || self.entrance.is_nowhere() {
-            self.entrance.rest();
+        let Entrance::Socket(acceptor) = &mut self.entrance else { return Ok(Poll::Pending) };
+        if !self.desk.wants_more() {
+            acceptor.leave_line();
             return Ok(Poll::Pending);
+        }
+        if self.desk.was_asked_to_look() {
+            acceptor.look();
         }
         if !self.turn.take_one(TAKEN_PER_TURN) {
             wake_next_turn(cx);
             return Ok(Poll::Pending);
         }
-        let polled = match &mut self.entrance {
-            Entrance::Nowhere => Poll::Pending,
-            Entrance::Queue(taker) => taker.poll_take(cx).map(Ok),
-            Entrance::Socket(acceptor) => acceptor.poll_accept(cx),
-        };
-        match polled {
-            Poll::Ready(socket) => {
-                let socket =
-                    socket.context(ErrorKind::Listen, || format!("{} failed", self.desk.address()));
-                socket.map(|socket| Poll::Ready(Some(socket)))
-            }
+        match acceptor.poll_accept(cx) {
+            Poll::Ready(Ok(socket)) => Ok(Poll::Ready(Some(socket))),
+            Poll::Ready(Err(error)) => self.broken(error),
             Poll::Pending => {
+                let failure = acceptor.take_failure();
                 self.turn.give_back();
+                self.tell(failure);
                 Ok(Poll::Pending)
             }
+        }
+    }
+
+    /// The socket will never accept again. If it is the primary's, which closes it for all when nobody is to listen any
+    /// more, the primary says what follows.
+    fn broken(&mut self, error: io::Error) -> Result<Poll<Option<Socket>>> {
+        self.entrance = Entrance::Nowhere;
+        if self.desk.id().is_none() {
+            let failed = || format!("{} failed", self.desk.address());
+            return Err(error).context(ErrorKind::Listen, failed);
+        }
+        self.tell(Some(error));
+        Ok(Poll::Pending)
+    }
+
+    /// Tells the primary, if it knows of this listener, why accepting fails.
+    fn tell(&self, failure: Option<io::Error>) {
+        let errno = failure.and_then(|error| error.raw_os_error());
+        if let (Some(listener), Some(errno)) = (self.desk.id(), errno) {
+            self.state.send(Note::Failing { listener, errno });
         }
     }
 
@@ -274,6 +293,8 @@ impl Accept for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Before the primary hears of it and asks others to look at the socket.
+        self.entrance = Entrance::Nowhere;
         self.desk.take_down(&self.state);
     }
 }
@@ -285,37 +306,28 @@ impl fmt::Debug for Listener {
 }
 
 impl Entrance {
-    fn new(desk: &Desk, intake: Intake) -> Result<Self> {
+    fn granted(desk: &Desk, intake: Intake) -> Result<Self> {
         Ok(match intake {
             Intake::Offers => Self::Nowhere,
-            Intake::Queue(queue) => Self::Queue(Taker::new(queue)),
             Intake::Socket(socket) => {
                 let waiting = || format!("cannot wait for connections on {}", desk.address());
-                Self::Socket(Acceptor::new(socket).context(ErrorKind::Listen, waiting)?)
+                Self::Socket(Acceptor::in_line(socket).context(ErrorKind::Listen, waiting)?)
             }
         })
     }
 
-    fn is_nowhere(&self) -> bool {
-        matches!(self, Self::Nowhere)
-    }
-
-    /// Takes nothing for now: a wake-up that was meant for this loop goes to another.
-    fn rest(&self) {
-        if let Self::Queue(taker) = self {
-            taker.rest();
+    /// Takes nothing for now: the kernel wakes others.
+    fn rest(&mut self) {
+        if let Self::Socket(acceptor) = self {
+            acceptor.leave_line();
         }
     }
 
-    /// What a worker that leaves still has to take: the rest of a queue that nobody fills any more.
-    fn last(&mut self) -> Option<Socket> {
-        if let Self::Queue(taker) = self
-            && taker.queue().is_closed()
-            && let Some(socket) = taker.queue().take()
-        {
-            return Some(socket);
-        }
-        *self = Self::Nowhere;
-        None
+    /// Takes nothing any more, but for the connection that this loop may have been woken for.
+    fn close(&mut self, cx: &mut Context<'_>) -> Option<Socket> {
+        let Self::Socket(mut acceptor) = std::mem::replace(self, Self::Nowhere) else {
+            return None;
+        };
+        acceptor.last(cx)
     }
 }

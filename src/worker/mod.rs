@@ -18,7 +18,7 @@ mod line;
 mod link;
 mod listen;
 mod listener;
-mod taker;
+mod turn;
 mod udp;
 
 use std::{
@@ -299,6 +299,7 @@ impl State {
             Command::Disconnect => self.drain(),
             Command::Close => self.end(0),
             Command::Unready => self.unready.set(true),
+            Command::Look { listener } => self.look(listener),
         }
     }
 
@@ -310,6 +311,13 @@ impl State {
         };
         if let Some(offer) = unwanted {
             self.send(Note::Refused(offer));
+        }
+    }
+
+    fn look(&self, listener: ListenerId) {
+        let desk = self.desks.borrow().get(&listener).cloned();
+        if let Some(desk) = desk {
+            desk.ask_to_look();
         }
     }
 

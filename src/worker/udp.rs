@@ -22,7 +22,7 @@ use socket2::Socket;
 use super::{
     State,
     desk::{Desk, Limit},
-    taker::{Turn, wake_next_turn},
+    turn::{Turn, wake_next_turn},
 };
 use crate::{
     accept::{Grant, Intake, ListeningSocket},

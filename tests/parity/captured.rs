@@ -101,7 +101,7 @@ fn captures_a_window(scene: &Scene, scheduling: Scheduling) {
 
 fn all_full(scene: &Scene, scheduling: Scheduling) {
     let trap = Trap::new();
-    let builder = scene.builder().scheduling(scheduling).window(1).accept_queue(2);
+    let builder = scene.builder().scheduling(scheduling).window(1);
     let cluster = builder.launch(greet).unwrap();
     let (workers, address) = fork_listening(&cluster, 2);
     let stuck: Vec<_> = workers.iter().map(|worker| block(worker, &trap)).collect();

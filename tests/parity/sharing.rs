@@ -210,7 +210,7 @@ fn ended(client: &mut Client) -> bool {
 
 fn last_leaves(scene: &Scene, scheduling: Scheduling) {
     let trap = Trap::new();
-    let builder = scene.builder().scheduling(scheduling).window(1).accept_queue(4);
+    let builder = scene.builder().scheduling(scheduling).window(1);
     let cluster = builder.launch(greet).unwrap();
     let (workers, address) = fork_listening(&cluster, 1);
     let _ = workers[0].send(trap.address()).unwrap();

@@ -380,6 +380,7 @@ impl ProcessLink {
             Frame::Disconnect => Command::Disconnect,
             Frame::Close => Command::Close,
             Frame::Unready => Command::Unready,
+            Frame::Look { listener } => Command::Look { listener: ListenerId(listener) },
             _ => return None,
         }));
         Some(())

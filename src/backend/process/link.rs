@@ -183,6 +183,9 @@ impl Link {
             Command::Disconnect => push(channel, Frame::Disconnect, Vec::new()),
             Command::Close => push(channel, Frame::Close, Vec::new()),
             Command::Unready => push(channel, Frame::Unready, Vec::new()),
+            Command::Look { listener } => {
+                push(channel, Frame::Look { listener: listener.0 }, Vec::new())
+            }
         };
         pushed.map_err(|error| (error, None))
     }
@@ -345,6 +348,7 @@ impl Link {
         match note {
             Note::Listening { listener }
             | Note::Unlisten { listener }
+            | Note::Failing { listener, .. }
             | Note::Room { listener, .. }
                 if !self.granted.contains(listener) =>
             {
@@ -482,10 +486,6 @@ fn push_grant(channel: &mut Channel, request: u32, grant: Grant) -> Result<()> {
         Intake::Offers => (wire::Grant::Handed { listener, address }, Vec::new()),
         Intake::Socket(socket) => {
             (wire::Grant::Socket { listener, address }, vec![Arc::new(socket)])
-        }
-        Intake::Queue(_) => {
-            let text = "a queue in memory cannot be shared with a worker process";
-            return Err(Error::new(ErrorKind::Protocol, text));
         }
     };
     push(channel, Frame::Granted { request, grant, data }, descriptors)
