@@ -17,7 +17,10 @@ use mio::Interest;
 use rustix::{io::Errno, net::SocketFlags};
 use socket2::Socket;
 
-use crate::event_loop::{Sleep, Source, sleep};
+use crate::{
+    event_loop::{Sleep, Source, sleep},
+    sys,
+};
 
 /// How long a socket rests when descriptors or memory have run out. No edge will come for the
 /// connections that wait meanwhile, so accepting comes back by itself.
@@ -35,16 +38,15 @@ pub(crate) struct Acceptor {
     line: Line,
 }
 
-/// The line of the loops that accept from duplicates of one socket.
+/// The loops that accept from duplicates of one socket stand in line for it while they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// There is none: the kernel tells all who have it.
+    /// There is none: the kernel tells all who have the socket.
     None,
-    Left,
+    /// This loop does not wait; the kernel wakes others.
+    Out,
     /// The kernel may wake this loop, and no other, for a connection.
-    Waiting,
-    /// This loop took a connection since it was last found without.
-    Served,
+    In,
 }
 
 impl Acceptor {
@@ -53,31 +55,30 @@ impl Acceptor {
         Ok(Self::of(Source::new(socket, Interest::READABLE)?, Line::None))
     }
 
-    /// Registers a duplicate of a socket from which other loops accept in this way, too: the kernel wakes one of
-    /// those that sleep. A worker that leaves the line, in whatever way, may leave a connection behind for which
-    /// nobody else is woken.
-    pub(crate) fn in_line(socket: Socket) -> io::Result<Self> {
-        Ok(Self::of(Source::new_exclusive(socket)?, Line::Waiting))
+    /// Accepts from a duplicate of a socket from which other loops accept in this way, too: the kernel wakes one of
+    /// those that wait.
+    pub(crate) fn shared(socket: Socket) -> io::Result<Self> {
+        Ok(Self::of(Source::shared(socket)?, Line::Out))
     }
 
     fn of(source: Source<Socket>, line: Line) -> Self {
         Self { source, pause: None, failing: false, failure: None, line }
     }
 
-    /// Leaves the line, until it is polled again.
-    pub(crate) fn leave_line(&mut self) {
-        if self.line != Line::None {
-            self.source.leave_line();
-            self.line = Line::Left;
-        }
+    /// Does not wait until it is polled again. Whether the kernel may have woken this loop, and no other, for a connection
+    /// that is not accepted yet.
+    pub(crate) fn stop_waiting(&mut self) -> bool {
+        let waited = self.line == Line::In;
+        self.leave_line();
+        waited && sys::socket::backlog(self.source.get_ref()).is_none_or(|waiting| waiting > 0)
     }
 
-    /// Leaves the line for good. A connection for which the kernel has woken this loop is not left behind.
+    /// Waits no more, and takes the connection that the kernel may have woken this loop for.
     pub(crate) fn last(&mut self, cx: &mut Context<'_>) -> Option<Socket> {
-        if self.line == Line::None || self.pause.is_some() {
+        if !self.stop_waiting() {
             return None;
         }
-        self.source.leave_line();
+        self.source.expect_readable();
         match self.source.poll_read_io(cx, accept) {
             Poll::Ready(accepted) => accepted.ok().map(Socket::from),
             Poll::Pending => None,
@@ -102,16 +103,18 @@ impl Acceptor {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            self.join_line()?;
+            if self.line == Line::Out {
+                self.look();
+            }
             let error = match self.source.poll_read_io(cx, accept) {
                 Poll::Ready(Ok(socket)) => {
                     self.failing = false;
-                    self.served()?;
+                    self.leave_line();
                     return Poll::Ready(Ok(socket.into()));
                 }
                 Poll::Ready(Err(error)) => error,
                 Poll::Pending => {
-                    self.served_all();
+                    self.join_line()?;
                     return Poll::Pending;
                 }
             };
@@ -123,27 +126,20 @@ impl Acceptor {
         }
     }
 
+    /// At its end, since the kernel asks from its beginning: of loops that are idle each gets its turn.
     fn join_line(&mut self) -> io::Result<()> {
-        if self.line == Line::Left {
-            self.source.requeue()?;
-            self.look();
-            self.line = Line::Waiting;
+        if self.line == Line::Out {
+            self.source.join_line()?;
+            self.line = Line::In;
         }
         Ok(())
     }
 
-    /// Goes to the end of the line: the kernel asks from its beginning, and an idle server would give all to one loop.
-    fn served(&mut self) -> io::Result<()> {
-        if self.line == Line::Waiting {
-            self.source.requeue()?;
-            self.line = Line::Served;
-        }
-        Ok(())
-    }
-
-    fn served_all(&mut self) {
-        if self.line == Line::Served {
-            self.line = Line::Waiting;
+    /// Who has taken a connection may be busy for long.
+    fn leave_line(&mut self) {
+        if self.line == Line::In {
+            self.source.leave_line();
+            self.line = Line::Out;
         }
     }
 

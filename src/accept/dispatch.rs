@@ -201,24 +201,28 @@ impl Dispatcher {
         if let Some(listening) = self.listeners.get_mut(&listener) {
             listening.set_room(worker, room);
         }
-        if room == Some(0) {
-            self.pass_on(listener);
-        }
     }
 
-    /// A worker cannot accept for now.
-    pub(crate) fn failing(&mut self, worker: WorkerId, listener: ListenerId, error: io::Error) {
+    /// A worker that accepts for itself does not for now, because of this error if there is one.
+    pub(crate) fn left(
+        &mut self,
+        worker: WorkerId,
+        listener: ListenerId,
+        error: Option<io::Error>,
+    ) {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
-        if listening.is_member(worker) {
-            self.failures.push((listening.address().clone(), error));
-            self.pass_on(listener);
+        if !listening.is_member(worker) {
+            return;
         }
+        self.failures.extend(error.map(|error| (listening.address().clone(), error)));
+        self.pass_on(listener, Some(worker));
     }
 
-    /// A worker left the line before a socket, and the connection that it was woken for may wait there: others look.
-    fn pass_on(&mut self, listener: ListenerId) {
+    /// The connection that this worker, or one that is gone, was woken for may wait at the socket: the others look.
+    fn pass_on(&mut self, listener: ListenerId, from: Option<WorkerId>) {
         let Some(listening) = self.listeners.get(&listener) else { return };
-        self.looks.extend(listening.lookers().into_iter().map(|worker| (worker, listener)));
+        let others = listening.lookers().into_iter().filter(|worker| Some(*worker) != from);
+        self.looks.extend(others.map(|worker| (worker, listener)));
     }
 
     /// A worker adopted so many of the connections it was offered.
@@ -252,7 +256,7 @@ impl Dispatcher {
         });
         let left: Vec<_> = self.listeners.keys().copied().collect();
         let left = left.into_iter().filter(|id| only.is_none_or(|only| only == *id));
-        left.for_each(|listener| self.pass_on(listener));
+        left.for_each(|listener| self.pass_on(listener, None));
     }
 
     /// A worker is gone.

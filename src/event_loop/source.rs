@@ -62,26 +62,26 @@ impl<T: AsFd> Source<T> {
         Ok(source)
     }
 
-    /// As [`new`](Self::new), for reading, beside other loops that wait for a duplicate of the same descriptor in
-    /// this way: they stand in line, and the kernel wakes the first that sleeps.
+    /// A source that waits for nothing until it [joins](Self::join_line) the loops that read from duplicates of the same
+    /// descriptor.
     #[track_caller]
-    pub(crate) fn new_exclusive(io: T) -> io::Result<Self> {
-        let registration = Registration::made(current(), io.as_fd().as_raw_fd(), |poll, token| {
-            epoll::add_exclusive(poll, io.as_fd(), token)
-        })?;
+    pub(crate) fn shared(io: T) -> io::Result<Self> {
+        let fd = io.as_fd().as_raw_fd();
+        let registration = Registration::made(current(), fd, |_, _| Ok(()))?;
+        registration.deregisters.set(false);
         Ok(Source { registration, io })
     }
 
-    /// Moves an exclusive source to the end of the line, also one that had left it. After an error it is in none.
-    pub(crate) fn requeue(&self) -> io::Result<()> {
-        self.leave_line();
+    /// Waits for reading at the end of the line of these loops: the kernel wakes the first of them that sleeps, and no
+    /// other. What can be read already counts as an event.
+    pub(crate) fn join_line(&self) -> io::Result<()> {
         let Registration { core, token, deregisters, .. } = &self.registration;
         epoll::add_exclusive(&core.poll.borrow(), self.io.as_fd(), *token)?;
         deregisters.set(true);
         Ok(())
     }
 
-    /// Takes an exclusive source out of the line: the kernel wakes others.
+    /// Waits no more.
     pub(crate) fn leave_line(&self) {
         if self.registration.deregisters.replace(false) {
             self.registration.deregister();

@@ -200,9 +200,9 @@ impl Primary {
                 }
             }
             Note::Unlisten { listener } => self.dispatcher.withdraw(worker, Some(listener)),
-            Note::Failing { listener, errno } => {
-                let error = io::Error::from_raw_os_error(errno);
-                self.dispatcher.failing(worker, listener, error);
+            Note::Left { listener, errno } => {
+                let error = errno.map(io::Error::from_raw_os_error);
+                self.dispatcher.left(worker, listener, error);
             }
             Note::Room { listener, connections } => {
                 self.dispatcher.set_room(worker, listener, connections);

@@ -115,12 +115,12 @@ pub(crate) enum Frame {
         /// Which.
         listener: u32,
     },
-    /// Accepting failed. The worker goes on as soon as it can.
-    Failing {
+    /// The worker waits no more for now, and a connection may wait that it was woken for.
+    Left {
         /// Where.
         listener: u32,
-        /// What accept(2) said.
-        errno: i32,
+        /// What accept(2) said, if it failed.
+        errno: Option<i32>,
     },
     /// These connections are the worker's now.
     Adopted {
@@ -211,7 +211,7 @@ pub(super) mod kind {
     pub(in crate::wire) const UNREADY: u8 = 23;
     pub(in crate::wire) const READY: u8 = 24;
     pub(in crate::wire) const LOOK: u8 = 25;
-    pub(in crate::wire) const FAILING: u8 = 26;
+    pub(in crate::wire) const LEFT: u8 = 26;
 }
 
 impl Frame {
@@ -248,7 +248,7 @@ impl Frame {
             Self::Listen { .. } => (kind::LISTEN, "Listen"),
             Self::Listening { .. } => (kind::LISTENING, "Listening"),
             Self::Unlisten { .. } => (kind::UNLISTEN, "Unlisten"),
-            Self::Failing { .. } => (kind::FAILING, "Failing"),
+            Self::Left { .. } => (kind::LEFT, "Left"),
             Self::Adopted { .. } => (kind::ADOPTED, "Adopted"),
             Self::Refused { .. } => (kind::REFUSED, "Refused"),
             Self::Room { .. } => (kind::ROOM, "Room"),
@@ -300,7 +300,7 @@ impl Frame {
             }
             Self::Denied { request, errno, text } => {
                 to.u32(*request);
-                to.option(*errno, |to, errno| to.u32(errno.cast_unsigned()));
+                write_errno(to, *errno);
                 to.text(text, TEXT_LIMIT);
             }
             Self::Connections { listener, ids } => {
@@ -323,9 +323,9 @@ impl Frame {
             | Self::Look { listener } => {
                 to.u32(*listener);
             }
-            Self::Failing { listener, errno } => {
+            Self::Left { listener, errno } => {
                 to.u32(*listener);
-                to.u32(errno.cast_unsigned());
+                write_errno(to, *errno);
             }
             Self::Adopted { ids } | Self::Refused { ids } => write_ids(to, ids, MAX_IDS)?,
             Self::Room { listener, connections } => {
@@ -401,9 +401,7 @@ impl Frame {
             },
             kind::DENIED => Self::Denied {
                 request: from.u32("a request")?,
-                errno: from
-                    .option("an error number", |from| from.u32("an error number"))?
-                    .map(u32::cast_signed),
+                errno: read_errno(from)?,
                 text: from.text("an error text", TEXT_LIMIT)?,
             },
             kind::CONNECTIONS => Self::Connections {
@@ -429,10 +427,9 @@ impl Frame {
             },
             kind::LISTENING => Self::Listening { listener: from.u32("a listener")? },
             kind::UNLISTEN => Self::Unlisten { listener: from.u32("a listener")? },
-            kind::FAILING => Self::Failing {
-                listener: from.u32("a listener")?,
-                errno: from.u32("an error number")?.cast_signed(),
-            },
+            kind::LEFT => {
+                Self::Left { listener: from.u32("a listener")?, errno: read_errno(from)? }
+            }
             kind::ADOPTED => Self::Adopted { ids: read_ids(from, MAX_IDS)? },
             kind::REFUSED => Self::Refused { ids: read_ids(from, MAX_IDS)? },
             kind::ROOM => Self::Room {
@@ -458,4 +455,13 @@ impl Frame {
             got => return Err(WireError::Kind { got }),
         })
     }
+}
+
+fn write_errno(to: &mut Writer, errno: Option<i32>) {
+    to.option(errno, |to, errno| to.u32(errno.cast_unsigned()));
+}
+
+fn read_errno(from: &mut Reader<'_>) -> Result<Option<i32>, WireError> {
+    let errno = from.option("an error number", |from| from.u32("an error number"))?;
+    Ok(errno.map(u32::cast_signed))
 }

@@ -145,7 +145,7 @@ fn from_worker() -> impl Strategy<Value = Frame> {
         ),
         any::<u32>().prop_map(|listener| Frame::Listening { listener }),
         any::<u32>().prop_map(|listener| Frame::Unlisten { listener }),
-        any::<(u32, i32)>().prop_map(|(listener, errno)| Frame::Failing { listener, errno }),
+        any::<(u32, Option<i32>)>().prop_map(|(listener, errno)| Frame::Left { listener, errno }),
         vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Adopted { ids }),
         vec(any::<u64>(), 1..=100).prop_map(|ids| Frame::Refused { ids }),
         (any::<u32>(), any::<Option<u32>>())

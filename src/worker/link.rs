@@ -56,8 +56,9 @@ pub(crate) enum Note {
     Listening { listener: ListenerId },
     /// The worker wants no more connections of this listener.
     Unlisten { listener: ListenerId },
-    /// Accepting from the socket fails with this error number. The worker goes on as soon as it can.
-    Failing { listener: ListenerId, errno: i32 },
+    /// The worker waits no more for now, and a connection may wait that it was woken for. With a number, because
+    /// accepting fails with that error.
+    Left { listener: ListenerId, errno: Option<i32> },
     /// The worker can adopt so many connections now, those under way to it included; without a
     /// number, any number.
     Room { listener: ListenerId, connections: Option<u32> },

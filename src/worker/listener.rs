@@ -144,7 +144,9 @@ impl Listener {
     /// [`ErrorKind::Listen`] when the listening socket itself fails. What costs one connection only
     /// is not an error.
     pub async fn accept(&mut self) -> Result<Option<Connection>> {
-        let accepted = poll_fn(|cx| self.poll_next(cx)).await;
+        let waiting = Waiting(self);
+        let accepted = poll_fn(|cx| waiting.0.poll_next(cx)).await;
+        drop(waiting);
         // Before the caller reads from it: a connection that was begun must not be given to another.
         self.state.acknowledge();
         accepted
@@ -183,7 +185,7 @@ impl Listener {
         }
         let Entrance::Socket(acceptor) = &mut self.entrance else { return Ok(Poll::Pending) };
         if !self.desk.wants_more() {
-            acceptor.leave_line();
+            self.stop_waiting();
             return Ok(Poll::Pending);
         }
         if self.desk.was_asked_to_look() {
@@ -199,7 +201,9 @@ impl Listener {
             Poll::Pending => {
                 let failure = acceptor.take_failure();
                 self.turn.give_back();
-                self.tell(failure);
+                if let Some(error) = failure {
+                    self.tell_left(Some(error));
+                }
                 Ok(Poll::Pending)
             }
         }
@@ -213,15 +217,24 @@ impl Listener {
             let failed = || format!("{} failed", self.desk.address());
             return Err(error).context(ErrorKind::Listen, failed);
         }
-        self.tell(Some(error));
+        self.tell_left(Some(error));
         Ok(Poll::Pending)
     }
 
-    /// Tells the primary, if it knows of this listener, why accepting fails.
-    fn tell(&self, failure: Option<io::Error>) {
+    /// Takes nothing for now: the kernel wakes others.
+    fn stop_waiting(&mut self) {
+        if let Entrance::Socket(acceptor) = &mut self.entrance
+            && acceptor.stop_waiting()
+        {
+            self.tell_left(None);
+        }
+    }
+
+    /// Tells the primary, if it knows of this listener, that others have to look.
+    fn tell_left(&self, failure: Option<io::Error>) {
         let errno = failure.and_then(|error| error.raw_os_error());
-        if let (Some(listener), Some(errno)) = (self.desk.id(), errno) {
-            self.state.send(Note::Failing { listener, errno });
+        if let Some(listener) = self.desk.id() {
+            self.state.send(Note::Left { listener, errno });
         }
     }
 
@@ -238,9 +251,6 @@ impl Listener {
             .set_on(&socket)
             .and_then(|()| Connection::adopt(socket, Some(self.meter.clone()), handed));
         self.state.room_changed(&self.desk);
-        if !self.desk.wants_more() {
-            self.entrance.rest();
-        }
         connection
             .inspect_err(|error| {
                 log::warn!("a connection to {} is lost: {error}", self.desk.address());
@@ -267,6 +277,15 @@ fn limit_of(options: &ListenOptions, by_offers: bool) -> Limit {
     Limit { connections: options.max_connections, drop_excess: options.drop_excess, by_offers }
 }
 
+/// Somebody waits for a connection; once he does not, others are to be woken.
+struct Waiting<'a>(&'a mut Listener);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.stop_waiting();
+    }
+}
+
 impl Accept for Listener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Connection>>> {
         let polled = self.poll_next(cx);
@@ -286,7 +305,7 @@ impl Accept for Listener {
             self.desk.wake();
         } else {
             self.desk.refuse_all(&self.state);
-            self.entrance.rest();
+            self.stop_waiting();
         }
     }
 }
@@ -311,16 +330,9 @@ impl Entrance {
             Intake::Offers => Self::Nowhere,
             Intake::Socket(socket) => {
                 let waiting = || format!("cannot wait for connections on {}", desk.address());
-                Self::Socket(Acceptor::in_line(socket).context(ErrorKind::Listen, waiting)?)
+                Self::Socket(Acceptor::shared(socket).context(ErrorKind::Listen, waiting)?)
             }
         })
-    }
-
-    /// Takes nothing for now: the kernel wakes others.
-    fn rest(&mut self) {
-        if let Self::Socket(acceptor) = self {
-            acceptor.leave_line();
-        }
     }
 
     /// Takes nothing any more, but for the connection that this loop may have been woken for.

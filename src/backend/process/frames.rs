@@ -37,7 +37,7 @@ pub(super) fn of_note(note: Note) -> Result<Vec<Frame>> {
         },
         Note::Listening { listener } => Frame::Listening { listener: listener.0 },
         Note::Unlisten { listener } => Frame::Unlisten { listener: listener.0 },
-        Note::Failing { listener, errno } => Frame::Failing { listener: listener.0, errno },
+        Note::Left { listener, errno } => Frame::Left { listener: listener.0, errno },
         Note::Room { listener, connections } => Frame::Room { listener: listener.0, connections },
         Note::Leaving { voluntary } => Frame::Leaving { voluntary },
         Note::Message(_) => {
@@ -63,9 +63,7 @@ pub(super) fn note(frame: Frame) -> Option<Note> {
         }
         Frame::Listening { listener } => Note::Listening { listener: ListenerId(listener) },
         Frame::Unlisten { listener } => Note::Unlisten { listener: ListenerId(listener) },
-        Frame::Failing { listener, errno } => {
-            Note::Failing { listener: ListenerId(listener), errno }
-        }
+        Frame::Left { listener, errno } => Note::Left { listener: ListenerId(listener), errno },
         Frame::Room { listener, connections } => {
             Note::Room { listener: ListenerId(listener), connections }
         }

@@ -348,7 +348,7 @@ impl Link {
         match note {
             Note::Listening { listener }
             | Note::Unlisten { listener }
-            | Note::Failing { listener, .. }
+            | Note::Left { listener, .. }
             | Note::Room { listener, .. }
                 if !self.granted.contains(listener) =>
             {
