@@ -67,6 +67,6 @@ pub async fn step_into_traps(worker: Worker) {
 }
 
 /// The other side may have gone; that is its own affair.
-async fn say(connection: &Connection, worker: &Worker) {
+pub async fn say(connection: &Connection, worker: &Worker) {
     let _ = connection.write_all(format!("{}\n", worker.id()).as_bytes()).await;
 }

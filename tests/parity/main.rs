@@ -15,6 +15,7 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accepting;
 mod activation;
 mod acts;
 mod addresses;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         leaving::SCENARIOS,
         supervised::SCENARIOS,
         scheduling::SCENARIOS,
+        accepting::SCENARIOS,
         captured::SCENARIOS,
         http::SCENARIOS,
         clusters::SCENARIOS,
@@ -130,6 +132,7 @@ fn main() -> ExitCode {
     ];
     let programs = [
         SERVERS,
+        accepting::PROGRAMS,
         load::PROGRAMS,
         supervised::PROGRAMS,
         clusters::PROGRAMS,

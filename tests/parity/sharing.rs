@@ -38,8 +38,7 @@ pub const SCENARIOS: &[Scenario] = &[
         last_leaves(scene, Scheduling::RoundRobin);
     })
     .proves(&["LST-37", "SHUT-09"]),
-    // A process that is stuck has the listening socket itself, so its backlog stays until it ends.
-    only(&[Mode::Thread], "with_the_last_thread_the_shared_queue_is_closed", |scene| {
+    both("with_the_last_worker_the_address_is_closed_under_shared", |scene| {
         last_leaves(scene, Scheduling::Shared);
     })
     .proves(&["LST-37"]),

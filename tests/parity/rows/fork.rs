@@ -165,7 +165,7 @@ pub const ROWS: &[Row] = &[
         "FORK-28",
         "The environment can choose the policy; otherwise it is the default one, round-robin.",
         Holds,
-        Adapted("the default is the shared queue, which no policy of Node's corresponds to"),
+        Adapted("the default is `shared`, which is Node's `SCHED_NONE`"),
     ),
     core(
         "FORK-29",

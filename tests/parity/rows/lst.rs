@@ -255,7 +255,7 @@ pub const ROWS: &[Row] = &[
         "LST-54",
         "Under the shared policy the primary binds and the workers accept, without its help.",
         Holds,
-        Adapted("threads take from one queue that the primary fills"),
+        Holds,
     ),
     core("LST-55", "How uneven the shared policy is, is documented.", UNEVEN, UNEVEN),
     core(
