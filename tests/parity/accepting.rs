@@ -25,8 +25,10 @@ pub const SCENARIOS: &[Scenario] = &[
         .proves(&["LST-39"]),
 ];
 
-pub const PROGRAMS: &[Scenario] =
-    &[both("run_out_of_descriptors_in_workers", run_out), both("one_of_two_runs_out", one_runs_out)];
+pub const PROGRAMS: &[Scenario] = &[
+    both("run_out_of_descriptors_in_workers", run_out),
+    both("one_of_two_runs_out", one_runs_out),
+];
 
 const ANYWHERE: &str = "127.0.0.1:0";
 
