@@ -98,9 +98,9 @@ pub enum Scheduling {
     /// The primary accepts and offers each connection to the worker with the fewest open ones: even
     /// also when connections live long.
     LeastConnections,
-    /// Whichever worker is free takes the next connection from one queue: nothing waits behind a
-    /// busy worker. Processes share the kernel's queue (Node: `SCHED_NONE`), threads a queue in
-    /// memory. The default of [`Mode::Thread`].
+    /// Whichever worker is free takes the next connection from the one accept queue, the kernel's: nothing
+    /// waits behind a busy worker, and idle ones take turns. The default of [`Mode::Thread`] (Node:
+    /// `SCHED_NONE`).
     Shared,
     /// One `SO_REUSEPORT` socket per worker; the kernel hashes connections onto them (socket(7)).
     /// Cheapest, and the most uneven with few connections or slow requests.

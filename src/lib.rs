@@ -36,7 +36,7 @@
 //! | memory declared with [`Builder::region`] | shared | shared |
 //! | message | serialized | moved |
 //! | [pool](Worker::pool) for heavy work | one per worker | one for all |
-//! | connections | passed as descriptors, or accepted from one socket | moved, or taken from one queue |
+//! | connections | passed as descriptors, or accepted from one socket | moved, or accepted from one socket |
 
 pub mod accept;
 mod address;

@@ -165,7 +165,7 @@ pub const ROWS: &[Row] = &[
         "FORK-28",
         "The environment can choose the policy; otherwise it is the default one, round-robin.",
         Holds,
-        Adapted("the default is `shared`, which is Node's `SCHED_NONE`"),
+        Adapted("the default is `shared`, as with `NODE_CLUSTER_SCHED_POLICY=none`"),
     ),
     core(
         "FORK-29",
