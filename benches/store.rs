@@ -12,10 +12,11 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to stop")]
 
 use std::{
-    fs,
+    env,
+    fs::{self, DirEntry},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -103,14 +104,31 @@ fn by_all(times: u64, call: impl Fn(u64) + Sync) -> Duration {
     start.elapsed()
 }
 
-/// A directory that is removed.
+/// A directory that is removed; what a bench left that was killed, the next one removes.
 struct Directory(PathBuf);
 
 impl Directory {
+    const PREFIX: &str = "bimodal-bench-store-";
+
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("bimodal-bench-{}", std::process::id()));
+        // Not under target/, whose path may be too long for a socket.
+        let all = env::temp_dir();
+        fs::read_dir(&all).expect("a directory").flatten().for_each(remove_if_left);
+        let path = all.join(format!("{}{}", Self::PREFIX, process::id()));
         fs::create_dir(&path).expect("a directory");
         Self(path)
+    }
+}
+
+/// Removes it if the bench whose number it has is gone.
+fn remove_if_left(entry: DirEntry) {
+    let name = entry.file_name();
+    let owner = name.to_str().and_then(|name| name.strip_prefix(Directory::PREFIX));
+    let gone =
+        |owner: u32| owner == process::id() || !Path::new("/proc").join(owner.to_string()).exists();
+    if owner.and_then(|owner| owner.parse().ok()).is_some_and(gone) {
+        // It may be somebody else's.
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 

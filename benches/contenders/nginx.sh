@@ -8,18 +8,7 @@ if [ $# -ne 2 ]; then
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-directory=$(mktemp -d)
-server=
-
-stop() {
-    trap '' TERM INT
-    [ -z "$server" ] || kill -TERM "$server" 2>/dev/null || true
-    [ -z "$server" ] || wait "$server" || true
-    rm -rf "$directory"
-}
-trap stop EXIT
-trap 'exit 143' TERM
-trap 'exit 130' INT
+. "$here/foreground.sh"
 
 sed -e "s|@DIRECTORY@|$directory|g; s|@LISTEN@|$1|g; s|@WORKERS@|$2|g" \
     "$here/nginx.conf.in" >"$directory/nginx.conf"

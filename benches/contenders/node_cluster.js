@@ -3,29 +3,17 @@
 'use strict';
 
 const cluster = require('node:cluster');
-const { parseArgs } = require('node:util');
-const { announce, serve } = require('./node_server.js');
+const { announce, options, serve } = require('./node_server.js');
 
-const { values } = parseArgs({
-  options: {
-    listen: { type: 'string', default: '127.0.0.1:0' },
-    workers: { type: 'string', default: '2' },
-    version: { type: 'boolean', default: false },
-  },
-});
+const { listen, workers } = options();
 
-if (values.version) {
-  console.log(`node ${process.version}`);
-} else if (cluster.isPrimary) {
-  primary(Number(values.workers));
+if (cluster.isPrimary) {
+  primary();
 } else {
-  serve(values.listen);
+  serve(listen);
 }
 
-function primary(workers) {
-  if (!Number.isInteger(workers) || workers < 1) {
-    throw new RangeError(`--workers: at least 1, not ${values.workers}`);
-  }
+function primary() {
   cluster.schedulingPolicy = cluster.SCHED_RR;
   cluster.once('listening', (_, where) => announce(where));
   for (let n = 0; n < workers; n += 1) cluster.fork();

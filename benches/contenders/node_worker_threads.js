@@ -5,9 +5,8 @@
 'use strict';
 
 const http = require('node:http');
-const { parseArgs } = require('node:util');
 const { Worker, isMainThread, parentPort } = require('node:worker_threads');
-const { announce } = require('./node_server.js');
+const { announce, options } = require('./node_server.js');
 
 const BODY = 'Hello, World!';
 const HEADERS = { 'Content-Type': 'text/plain', 'Content-Length': Buffer.byteLength(BODY) };
@@ -28,22 +27,8 @@ function burn(ms) {
 }
 
 function main() {
-  const { values } = parseArgs({
-    options: {
-      listen: { type: 'string', default: '127.0.0.1:0' },
-      workers: { type: 'string', default: '2' },
-      version: { type: 'boolean', default: false },
-    },
-  });
-  if (values.version) {
-    console.log(`node ${process.version}`);
-    return;
-  }
-  const workers = Number(values.workers);
-  if (!Number.isInteger(workers) || workers < 1) {
-    throw new RangeError(`--workers: at least 1, not ${values.workers}`);
-  }
-  listen(new URL(`http://${values.listen}`), new Pool(workers));
+  const { listen: where, workers } = options();
+  listen(new URL(`http://${where}`), new Pool(workers));
 }
 
 // As Node's documentation has it (worker_threads, "Worker pool"): workers that stay, and a queue in front of them.

@@ -31,18 +31,7 @@ if ! command -v setpriv >/dev/null; then
 fi
 
 here=$(cd "$(dirname "$0")" && pwd)
-directory=$(mktemp -d)
-server=
-
-stop() {
-    trap '' TERM INT
-    [ -z "$server" ] || kill -TERM "$server" 2>/dev/null || true
-    [ -z "$server" ] || wait "$server" || true
-    rm -rf "$directory"
-}
-trap stop EXIT
-trap 'exit 143' TERM
-trap 'exit 130' INT
+. "$here/foreground.sh"
 
 # pm2 starts a daemon even to say its version; pm2-runtime has none, and the same cluster mode.
 export PM2_HOME="$directory/home" PM2_DISCRETE_MODE=true

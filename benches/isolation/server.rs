@@ -5,7 +5,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
@@ -15,13 +15,15 @@ use bimodal::{
     Cluster, Event, Health, Mode, Recycle, Restart, Result, Worker, http,
     load::{Arrival, Expect, Load, Request, Reuse, Until},
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit,
+};
 
 use crate::{SILENCE, fault::Fault};
 
 pub(crate) const WORKERS: usize = 2;
 
-/// The argument, followed by the mode, that makes this program the server.
+/// The argument that makes this program the server; the mode follows, and the process that it belongs to.
 const ROLE: &str = "--server";
 
 /// Open descriptors per process, at most.
@@ -56,7 +58,19 @@ const LONG: Duration = Duration::from_secs(3600);
 /// The mode of the server that the command line asks for, if it does.
 pub(crate) fn asked_for() -> Option<Mode> {
     let mut args = env::args().skip_while(|arg| arg != ROLE).skip(1);
-    args.next().map(|mode| mode.parse().expect("a mode"))
+    let mode = args.next()?.parse().expect("a mode");
+    // A worker process belongs to its primary already.
+    if bimodal::worker_of().is_none() {
+        end_with(&args.next().expect("a process"));
+    }
+    Some(mode)
+}
+
+/// Lets the kernel kill this process when the bench ends in any way.
+fn end_with(owner: &str) {
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("a signal");
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    assert_eq!(parent.as_deref(), Some(owner), "the bench has ended");
 }
 
 /// Serves until it ends of a fault, or is killed. In a worker process it does not return.
@@ -103,7 +117,8 @@ async fn serve(worker: Worker) -> Result<()> {
     http::serve(listener, http::service_fn(answer)).await
 }
 
-/// A server, seen from the program that measures it. It is killed in the end; its worker processes go with it.
+/// A server, seen from the program that measures it. It is killed in the end; its worker processes go with it. To be
+/// started on the main thread: it ends when the thread does that started it.
 pub(crate) struct Server {
     child: Child,
     events: Receiver<Said>,
@@ -134,7 +149,7 @@ impl Server {
     /// A server whose workers all listen.
     pub(crate) fn start(mode: Mode) -> Self {
         let mut child = Command::new(env::current_exe().expect("this program"))
-            .args([ROLE, &mode.to_string()])
+            .args([ROLE, &mode.to_string(), &process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // What it says of its faults.

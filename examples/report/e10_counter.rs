@@ -55,8 +55,7 @@ impl Experiment for Counter {
     fn cells(&self, plan: &Plan, _: &Programs) -> Vec<Cell> {
         let arms = MODES.map(|mode| (mode.to_string(), Some(mode)));
         let mut cells = interleaved(&arms, plan.either(3, 1), plan.millis(18_000, 3_000));
-        let expected = plan.millis(10_000, 2_000);
-        cells.push(Cell { arm: STORE.to_owned(), mode: None, round: 0, expected });
+        cells.push(Cell::single(STORE, plan.millis(10_000, 2_000)));
         cells
     }
 

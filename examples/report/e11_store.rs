@@ -38,13 +38,7 @@ impl Experiment for Stores {
         let there = |backend: &str| backend != "redis" || programs.rival("redis-server").is_some();
         let backends = BACKENDS.iter().filter(|(backend, _)| there(backend));
         let expected = plan.millis(12_000, 2_000);
-        let cell = |(backend, _): &(&str, &str)| Cell {
-            arm: (*backend).to_owned(),
-            mode: None,
-            round: 0,
-            expected,
-        };
-        backends.map(cell).collect()
+        backends.map(|(backend, _)| Cell::single(backend, expected)).collect()
     }
 
     fn run(&self, cell: &Cell, bench: &Bench<'_>) -> Result<Value> {

@@ -55,8 +55,7 @@ impl Experiment for Messages {
 
     fn cells(&self, plan: &Plan, programs: &Programs) -> Vec<Cell> {
         let node = if programs.rival("node").is_some() { 25_000 } else { 0 };
-        let expected = plan.millis(100_000 + node, 15_000 + node);
-        vec![Cell { arm: ARM.to_owned(), mode: None, round: 0, expected }]
+        vec![Cell::single(ARM, plan.millis(100_000 + node, 15_000 + node))]
     }
 
     fn run(&self, _: &Cell, bench: &Bench<'_>) -> Result<Value> {

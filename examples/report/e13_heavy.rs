@@ -79,8 +79,7 @@ impl Experiment for Heavy {
         }
         let each = length(plan) + Duration::from_millis(300);
         let mut cells = interleaved(&arms, plan.either(3, 1), each);
-        let expected = plan.millis(46_000, 8_000);
-        cells.push(Cell { arm: BENCH.to_owned(), mode: None, round: 0, expected });
+        cells.push(Cell::single(BENCH, plan.millis(46_000, 8_000)));
         cells
     }
 

@@ -1,7 +1,5 @@
 //! E8: how long a worker takes to start, and how long one that failed is missed.
 
-use std::time::Duration;
-
 use bimodal::Mode;
 use serde_json::Value;
 
@@ -39,12 +37,7 @@ impl Experiment for Start {
         let arms = MODES.map(|mode| (mode.to_string(), Some(mode)));
         let mut cells = interleaved(&arms, plan.either(2, 1), plan.millis(8_000, 2_000));
         if programs.rival("node").is_some() {
-            cells.push(Cell {
-                arm: NODE.to_owned(),
-                mode: None,
-                round: 0,
-                expected: Duration::from_millis(plan.either(12_000, 3_000)),
-            });
+            cells.push(Cell::single(NODE, plan.millis(12_000, 3_000)));
         }
         cells
     }

@@ -22,6 +22,13 @@ pub(crate) struct Cell {
     pub(crate) expected: Duration,
 }
 
+impl Cell {
+    /// The one cell of an arm that has no mode and no further rounds.
+    pub(crate) fn single(arm: &str, expected: Duration) -> Self {
+        Self { arm: arm.to_owned(), mode: None, round: 0, expected }
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, round {}", self.arm, self.round + 1)

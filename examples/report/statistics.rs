@@ -1,5 +1,7 @@
 //! Medians, and how sure a difference is.
 
+use crate::dice::Dice;
+
 /// A value with the interval that holds it in 95 % of such runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interval {
@@ -80,25 +82,17 @@ impl Interval {
     }
 }
 
-/// A small generator with a seed (splitmix64, Steele et al. 2014).
-pub(crate) struct Random(u64);
+/// The crate's dice: numbers that a seed determines.
+pub(crate) struct Random(Dice);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Self(Dice::new(seed))
     }
 
     /// At least 0 and below 1.
     pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.roll()
     }
 
     /// Below this.
