@@ -122,7 +122,7 @@ mod model {
                 thread::spawn(move || looped.send())
             });
             looped.run(2);
-            senders.map(|sender| sender.join().unwrap());
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
         });
     }
 

@@ -14,11 +14,6 @@
 #[cfg(not(loom))]
 compile_error!("without `--cfg loom` there are no models: run `cargo test` in tests/models");
 
-#[path = "../../src/accept"]
-mod accept {
-    mod queue;
-}
-
 #[path = "../../src/event_loop"]
 mod event_loop {
     mod bell;
