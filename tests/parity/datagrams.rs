@@ -102,9 +102,9 @@ fn quarters(scene: &Scene) {
 fn alternative(scene: &Scene) {
     let document = include_str!("../../src/accept/README.md");
     let flat = document.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(
-        flat.contains("A UDP socket is shared by plain epoll: all idle workers wake, and the split is uneven")
-    );
+    assert!(flat.contains(
+        "A UDP socket is shared by plain epoll: all idle workers wake, and the split is uneven"
+    ));
     assert!(flat.contains("`UdpOptions::reuse_port` gives each worker a socket of its own"));
     let mut party = Party::new(scene, 2);
     let address = own_address(scene, 4000);

@@ -8,7 +8,10 @@ use super::{
 
 const CHAPTER: &str = "src/docs/coming_from_node.md";
 
-const UNEVEN: Cell = Cell::Documented { file: CHAPTER, phrase: "Under `Shared` a worker that is busy takes nothing" };
+const UNEVEN: Cell = Cell::Documented {
+    file: CHAPTER,
+    phrase: "Under `Shared` a worker that is busy takes nothing",
+};
 
 const UNEVEN_UDP: Cell =
     Cell::Documented { file: CHAPTER, phrase: "A shared UDP socket is as uneven as can be" };
