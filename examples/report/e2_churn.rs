@@ -183,7 +183,7 @@ impl Found {
                 "thread/round-robin",
                 "handing a descriptor over against moving a stream",
             ),
-            ("thread/shared", "process/shared", "the queue in memory against that of the kernel"),
+            ("thread/shared", "process/shared", "threads against processes, at one accept queue"),
         ];
         let line = |(a, b, what): (&str, &str, &str)| {
             let times = self.cost(a, b)?.times();

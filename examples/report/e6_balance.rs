@@ -98,7 +98,7 @@ impl Experiment for Balance {
             charts: vec![found.chart(charts)?],
             meaning: found.meaning(),
             overturn: vec![
-                "Another kernel: under `shared` between processes it decides who is woken for a connection."
+                "Another kernel: under `shared` it decides who is woken for a connection."
                     .to_owned(),
                 "More connections than here: a hash evens out with their number (1.13 with 1024 over 8 workers \
                  in theory)."

@@ -113,10 +113,10 @@ impl Acceptor {
                     return Poll::Ready(Ok(socket.into()));
                 }
                 Poll::Ready(Err(error)) => error,
-                Poll::Pending => {
-                    self.join_line()?;
-                    return Poll::Pending;
-                }
+                Poll::Pending => match self.join_line() {
+                    Ok(()) => return Poll::Pending,
+                    Err(error) => error,
+                },
             };
             match Trouble::of(&error) {
                 Trouble::Connection => {}

@@ -57,8 +57,8 @@ impl<T: AsFd> Source<T> {
     /// registration (epoll(7)), so dropping the source saves the system call that would.
     #[track_caller]
     pub(crate) fn new_sole(io: T, interest: Interest) -> io::Result<Self> {
-        let source = Self::new(io, interest)?;
-        source.registration.deregisters.set(false);
+        let mut source = Self::new(io, interest)?;
+        source.registration.sole = true;
         Ok(source)
     }
 
@@ -68,22 +68,22 @@ impl<T: AsFd> Source<T> {
     pub(crate) fn shared(io: T) -> io::Result<Self> {
         let fd = io.as_fd().as_raw_fd();
         let registration = Registration::made(current(), fd, |_, _| Ok(()))?;
-        registration.deregisters.set(false);
+        registration.registered.set(false);
         Ok(Source { registration, io })
     }
 
     /// Waits for reading at the end of the line of these loops: the kernel wakes the first of them that sleeps, and no
     /// other. What can be read already counts as an event.
     pub(crate) fn join_line(&self) -> io::Result<()> {
-        let Registration { core, token, deregisters, .. } = &self.registration;
+        let Registration { core, token, registered, .. } = &self.registration;
         epoll::add_exclusive(&core.poll.borrow(), self.io.as_fd(), *token)?;
-        deregisters.set(true);
+        registered.set(true);
         Ok(())
     }
 
     /// Waits no more.
     pub(crate) fn leave_line(&self) {
-        if self.registration.deregisters.replace(false) {
+        if self.registration.registered.replace(false) {
             self.registration.deregister();
         }
     }
@@ -99,8 +99,8 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Deregisters and gives the descriptor back.
-    pub fn into_inner(self) -> T {
-        self.registration.deregisters.set(true);
+    pub fn into_inner(mut self) -> T {
+        self.registration.sole = false;
         self.io
     }
 
@@ -238,9 +238,10 @@ struct Registration {
     token: Token,
     /// Owned by the `io` beside it, which outlives this.
     fd: RawFd,
-    /// Whether dropping this has to: not where closing the descriptor, which has no duplicate, does, or where
-    /// it is done already.
-    deregisters: Cell<bool>,
+    /// The kernel knows of it.
+    registered: Cell<bool>,
+    /// The descriptor is about to be closed when this is dropped, and has no duplicate.
+    sole: bool,
 }
 
 impl Registration {
@@ -262,7 +263,7 @@ impl Registration {
             core.sources.borrow_mut().remove(token);
             return Err(error);
         }
-        Ok(Registration { core, readiness, token, fd, deregisters: Cell::new(true) })
+        Ok(Registration { core, readiness, token, fd, registered: Cell::new(true), sole: false })
     }
 }
 
@@ -276,7 +277,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if self.deregisters.get() {
+        if self.registered.get() && !self.sole {
             self.deregister();
         }
         self.core.sources.borrow_mut().remove(self.token);
