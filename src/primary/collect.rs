@@ -195,8 +195,12 @@ impl Primary {
             Note::Listening { listener } => {
                 if let Some(address) = self.dispatcher.ready(worker, listener) {
                     handle.step(Step::Listening);
+                    // Whoever hears of it finds it ready.
+                    let is_news = handle.got_ready();
                     self.sink.emit(Event::Listening { worker: handle.clone(), address });
-                    self.ready(&handle);
+                    if is_news {
+                        self.tell(Happening::Ready { worker });
+                    }
                 }
             }
             Note::Unlisten { listener } => self.dispatcher.withdraw(worker, Some(listener)),
