@@ -81,11 +81,12 @@ pub enum Event {
     },
     /// Something failed that the cluster goes on without (Node: `error`): a worker could not be
     /// started ([`ErrorKind::Start`]), panicked ([`ErrorKind::Panic`]) or returned an error
-    /// ([`ErrorKind::Body`]).
+    /// ([`ErrorKind::Body`]), or connections cannot be accepted ([`ErrorKind::Listen`]).
     ///
     /// [`ErrorKind::Start`]: crate::ErrorKind::Start
     /// [`ErrorKind::Panic`]: crate::ErrorKind::Panic
     /// [`ErrorKind::Body`]: crate::ErrorKind::Body
+    /// [`ErrorKind::Listen`]: crate::ErrorKind::Listen
     Error {
         /// Whom it concerns, if a single worker.
         worker: Option<WorkerHandle>,

@@ -141,8 +141,10 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Listen`] when the listening socket itself fails. What costs one connection only
-    /// is not an error.
+    /// [`ErrorKind::Listen`] when a listening socket of the worker's own fails; what fails at one that is shared is an
+    /// [`Event::Error`](crate::Event::Error) of the cluster. What costs one connection only is not an error.
+    ///
+    /// Connections for which nobody waits here go to other workers, also after this future was dropped.
     pub async fn accept(&mut self) -> Result<Option<Connection>> {
         let waiting = Waiting(self);
         let accepted = poll_fn(|cx| waiting.0.poll_next(cx)).await;
