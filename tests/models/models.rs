@@ -1,6 +1,7 @@
 //! The loom models. Each stands beside the protocol that it explores, a test whose name begins with `loom_`; here are
-//! the files that have one, in the modules in which the crate has them, and nothing else of the crate. loom runs a model
-//! in every order that its threads' steps can have.
+//! the files that have one, in the modules in which the crate has them, and nothing else of the crate. The other half of the
+//! protocol in `line` is the kernel's, so its model is here. loom runs a model in every order that its threads' steps can
+//! have.
 //!
 //! ```text
 //! cd tests/models
@@ -13,6 +14,8 @@
 
 #[cfg(not(loom))]
 compile_error!("without `--cfg loom` there are no models: run `cargo test` in tests/models");
+
+mod line;
 
 #[path = "../../src/event_loop"]
 mod event_loop {
