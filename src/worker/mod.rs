@@ -167,7 +167,8 @@ enum Life {
 async fn live(state: &Rc<State>, body: &Body) -> Life {
     let _beat = beat::start(&state.meter, state.identity.pace.beat);
     state.send(Note::Online);
-    let mut body = event_loop::spawn(body(Worker::new(state.clone())));
+    // Ahead of what it spawns: a connection that this loop was woken for waits behind no handler.
+    let mut body = event_loop::spawn_urgent(body(Worker::new(state.clone())));
     poll_fn(|cx| state.poll(cx, &mut body)).await
 }
 
