@@ -85,7 +85,7 @@ impl Experiment for Churn {
             ],
             bars: found.bars(),
             decisions: vec![found.decision()],
-            notes: "",
+            notes: include_str!("notes/e2.md"),
         })
     }
 }
