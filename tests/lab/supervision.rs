@@ -165,7 +165,7 @@ pub fn a_drain_has_an_end(scene: &Scene) {
     lab.program.signal(15);
     lab.event("exit");
     assert!(client.answer().is_err());
-    assert_eq!(lab.stop()["closed"], json!(1));
+    assert_eq!(lab.succeed()["closed"], json!(1));
 }
 
 pub fn reload_by_signal(scene: &Scene) {
