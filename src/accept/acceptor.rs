@@ -35,42 +35,30 @@ pub(crate) struct Acceptor {
     failing: bool,
     /// The first error of a shortage, until somebody asks.
     failure: Option<io::Error>,
-    line: Line,
-}
-
-/// The loops that accept from duplicates of one socket stand in line for it while they wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// There is none: the kernel tells all who have the socket.
-    None,
-    /// This loop does not wait; the kernel wakes others.
-    Out,
-    /// The kernel may wake this loop, and no other, for a connection.
-    In,
+    /// Other loops accept from duplicates, too: those that wait stand in line, and the kernel wakes one.
+    shared: bool,
 }
 
 impl Acceptor {
     /// Registers a listening, non-blocking socket.
     pub(crate) fn new(socket: Socket) -> io::Result<Self> {
-        Ok(Self::of(Source::new(socket, Interest::READABLE)?, Line::None))
+        Ok(Self::of(Source::new(socket, Interest::READABLE)?, false))
     }
 
     /// Accepts from a duplicate of a socket from which other loops accept in this way, too: the kernel wakes one of
     /// those that wait.
     pub(crate) fn shared(socket: Socket) -> io::Result<Self> {
-        Ok(Self::of(Source::shared(socket)?, Line::Out))
+        Ok(Self::of(Source::shared(socket)?, true))
     }
 
-    fn of(source: Source<Socket>, line: Line) -> Self {
-        Self { source, pause: None, failing: false, failure: None, line }
+    fn of(source: Source<Socket>, shared: bool) -> Self {
+        Self { source, pause: None, failing: false, failure: None, shared }
     }
 
     /// Does not wait until it is polled again. Whether the kernel may have woken this loop, and no other, for a connection
     /// that is not accepted yet.
     pub(crate) fn stop_waiting(&mut self) -> bool {
-        let waited = self.line == Line::In;
-        self.leave_line();
-        waited && sys::socket::backlog(self.source.get_ref()).is_none_or(|waiting| waiting > 0)
+        self.leave_line() && sys::socket::may_have_waiting(self.source.get_ref())
     }
 
     /// Waits no more, and takes the connection that the kernel may have woken this loop for.
@@ -78,7 +66,7 @@ impl Acceptor {
         if !self.stop_waiting() {
             return None;
         }
-        self.source.expect_readable();
+        self.look();
         match self.source.poll_read_io(cx, accept) {
             Poll::Ready(accepted) => accepted.ok().map(Socket::from),
             Poll::Pending => None,
@@ -103,7 +91,7 @@ impl Acceptor {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            if self.line == Line::Out {
+            if !self.source.is_registered() {
                 self.look();
             }
             let error = match self.source.poll_read_io(cx, accept) {
@@ -127,20 +115,13 @@ impl Acceptor {
     }
 
     /// At its end, since the kernel asks from its beginning: of loops that are idle each gets its turn.
-    fn join_line(&mut self) -> io::Result<()> {
-        if self.line == Line::Out {
-            self.source.join_line()?;
-            self.line = Line::In;
-        }
-        Ok(())
+    fn join_line(&self) -> io::Result<()> {
+        if self.shared { self.source.join_line() } else { Ok(()) }
     }
 
-    /// Who has taken a connection may be busy for long.
-    fn leave_line(&mut self) {
-        if self.line == Line::In {
-            self.source.leave_line();
-            self.line = Line::Out;
-        }
+    /// Who has taken a connection may be busy for long. Whether this loop was in line.
+    fn leave_line(&self) -> bool {
+        self.shared && self.source.leave_line()
     }
 
     fn rest(&mut self, error: io::Error) {

@@ -254,9 +254,9 @@ impl Dispatcher {
             }
             keep_open || !listening.is_deserted()
         });
-        let left: Vec<_> = self.listeners.keys().copied().collect();
-        let left = left.into_iter().filter(|id| only.is_none_or(|only| only == *id));
-        left.for_each(|listener| self.pass_on(listener, None));
+        let ids = self.listeners.keys().copied();
+        let left: Vec<_> = ids.filter(|id| only.is_none_or(|only| only == *id)).collect();
+        left.into_iter().for_each(|listener| self.pass_on(listener, None));
     }
 
     /// A worker is gone.

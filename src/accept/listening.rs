@@ -232,7 +232,7 @@ impl Listening {
         asked: &Key,
         wanted: Wanted,
     ) -> io::Result<Intake> {
-        if self.member(worker).is_some() {
+        if self.is_member(worker) {
             return Err(Errno::ADDRINUSE.into());
         }
         self.lengthen_backlog(wanted.options.backlog)?;

@@ -148,9 +148,9 @@ impl ListeningSocket {
         crate::sys::socket::backlog(&self.socket).map_or(0, |connections| connections as usize)
     }
 
-    /// Whether connections may wait: a Unix socket does not say.
+    /// Whether connections may wait.
     pub(crate) fn may_have_waiting(&self) -> bool {
-        crate::sys::socket::backlog(&self.socket).is_none_or(|connections| connections > 0)
+        crate::sys::socket::may_have_waiting(&self.socket)
     }
 
     /// Ends it for all who have a duplicate: nobody can connect, and who waits is cut. Does nothing to a socket that

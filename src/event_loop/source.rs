@@ -67,25 +67,33 @@ impl<T: AsFd> Source<T> {
     #[track_caller]
     pub(crate) fn shared(io: T) -> io::Result<Self> {
         let fd = io.as_fd().as_raw_fd();
-        let registration = Registration::made(current(), fd, |_, _| Ok(()))?;
-        registration.registered.set(false);
-        Ok(Source { registration, io })
+        Ok(Source { registration: Registration::unregistered(current(), fd)?, io })
     }
 
-    /// Waits for reading at the end of the line of these loops: the kernel wakes the first of them that sleeps, and no
-    /// other. What can be read already counts as an event.
+    /// Waits for reading at the end of the line of these loops, unless it does already: the kernel wakes the first of
+    /// them that sleeps, and no other. What can be read already counts as an event.
     pub(crate) fn join_line(&self) -> io::Result<()> {
         let Registration { core, token, registered, .. } = &self.registration;
+        if registered.get() {
+            return Ok(());
+        }
         epoll::add_exclusive(&core.poll.borrow(), self.io.as_fd(), *token)?;
         registered.set(true);
         Ok(())
     }
 
-    /// Waits no more.
-    pub(crate) fn leave_line(&self) {
-        if self.registration.registered.replace(false) {
+    /// Waits no more. Whether it did.
+    pub(crate) fn leave_line(&self) -> bool {
+        let waited = self.registration.registered.replace(false);
+        if waited {
             self.registration.deregister();
         }
+        waited
+    }
+
+    /// Whether the kernel tells it of events.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registration.registered.get()
     }
 
     /// Has the next read tried without an event.
@@ -246,24 +254,18 @@ struct Registration {
 
 impl Registration {
     fn new(core: Rc<Core>, fd: RawFd, interest: Interest) -> io::Result<Registration> {
-        Self::made(core, fd, |poll, token| {
-            poll.registry().register(&mut SourceFd(&fd), token, interest)
-        })
+        let registration = Registration::unregistered(core, fd)?;
+        let Registration { core, token, registered, .. } = &registration;
+        core.poll.borrow().registry().register(&mut SourceFd(&fd), *token, interest)?;
+        registered.set(true);
+        Ok(registration)
     }
 
-    fn made(
-        core: Rc<Core>,
-        fd: RawFd,
-        register: impl FnOnce(&mio::Poll, Token) -> io::Result<()>,
-    ) -> io::Result<Registration> {
+    /// With a place in the table alone.
+    fn unregistered(core: Rc<Core>, fd: RawFd) -> io::Result<Registration> {
         let readiness = Rc::<Readiness>::default();
         let token = core.sources.borrow_mut().insert(&readiness)?;
-        let registered = register(&core.poll.borrow(), token);
-        if let Err(error) = registered {
-            core.sources.borrow_mut().remove(token);
-            return Err(error);
-        }
-        Ok(Registration { core, readiness, token, fd, registered: Cell::new(true), sole: false })
+        Ok(Registration { core, readiness, token, fd, registered: Cell::new(false), sole: false })
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) fn backlog(socket: impl AsFd) -> Option<u32> {
     (answer == 0 && info.tcpi_state == LISTEN).then_some(info.tcpi_unacked)
 }
 
+/// Whether connections may wait to be accepted: only TCP says.
+pub(crate) fn may_have_waiting(socket: impl AsFd) -> bool {
+    backlog(socket).is_none_or(|connections| connections > 0)
+}
+
 /// `TCP_LISTEN` of the kernel's list of states.
 const LISTEN: u8 = 10;
 

@@ -2,7 +2,9 @@
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
-use bimodal::{Address, Event, Mode, Result, Scheduling, Worker, event_loop};
+use bimodal::{
+    Address, Cluster, Event, Mode, Result, Scheduling, Worker, WorkerHandle, event_loop,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
@@ -107,17 +109,24 @@ fn shortage(scene: &Scene) {
 }
 
 fn run_out(scene: &Scene) {
-    let cluster = scene.builder().scheduling(Scheduling::Shared).launch(starve).unwrap();
-    let (workers, address) = fork_listening(&cluster, 1);
-    let _ = workers[0].send(()).unwrap();
-    assert_eq!(next_message::<String>(&cluster).1, "no descriptors");
-    println!("at {address}");
+    let (cluster, starved) = with_one_starved(scene, 1);
     let seen = until(&cluster, "an error", |event| event.name() == "error");
-    let _ = workers[0].send(()).unwrap();
+    let _ = starved.send(()).unwrap();
     if let Some(Event::Error { worker: None, error }) = seen.0.last() {
         println!("error: {error}");
     }
     to_the_end(&cluster);
+}
+
+/// Says where so many workers listen, of which the first can open no more descriptors.
+fn with_one_starved(scene: &Scene, workers: usize) -> (Cluster, WorkerHandle) {
+    let cluster = scene.builder().scheduling(Scheduling::Shared).launch(starve).unwrap();
+    let (mut workers, address) = fork_listening(&cluster, workers);
+    let starved = workers.swap_remove(0);
+    let _ = starved.send(()).unwrap();
+    assert_eq!(next_message::<String>(&cluster).1, "no descriptors");
+    println!("at {address}");
+    (cluster, starved)
 }
 
 /// Greets; can open no more descriptors from one message to the next.
@@ -149,11 +158,7 @@ fn passed_on(scene: &Scene) {
 }
 
 fn one_runs_out(scene: &Scene) {
-    let cluster = scene.builder().scheduling(Scheduling::Shared).launch(starve).unwrap();
-    let (workers, address) = fork_listening(&cluster, 2);
-    let _ = workers[0].send(()).unwrap();
-    assert_eq!(next_message::<String>(&cluster).1, "no descriptors");
-    println!("at {address}");
+    let (cluster, _) = with_one_starved(scene, 2);
     until(&cluster, "an error", |event| event.name() == "error");
     println!("error");
     to_the_end(&cluster);
