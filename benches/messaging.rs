@@ -1,5 +1,5 @@
 //! What messages cost, in both modes: the round trip of 100 bytes, of fewer and of many more, one way in bulk, a socket
-//! with a message. About two minutes.
+//! with a message. About three minutes.
 //!
 //! ```text
 //! cargo bench --bench messaging
@@ -7,7 +7,9 @@
 //!
 //! Each mode is measured twice: as it is, and with `idle_poll`, which spends a core on waiting.
 //!
-//! `floor` is a bare socket pair: what waking a sleeping thread or process costs on this machine, twice.
+//! `floor` is what nobody gets below on this machine. There and back it is a bare socket pair: waking a sleeping thread or
+//! process, twice. One way it is a bare channel of `crossbeam-channel` between threads, whose receiver never sleeps: most
+//! of a text's cost is that one thread allocates it and another one frees it.
 //!
 //! Where `node` is installed the same is measured with `contenders/messaging_cluster.js` and
 //! `contenders/messaging_threads.js` in the same run, and printed; it says so when it is not.
@@ -26,7 +28,7 @@ use bimodal::{
     Cluster, Error, ErrorKind, Event, Flow, Message, Mode, Port, Result, Worker, WorkerHandle,
     event_loop,
 };
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use criterion::{Criterion, Throughput};
 use serde::{Deserialize, Serialize};
 
 /// The clusters that are measured, and how long their idle loops look again before they sleep.
@@ -36,11 +38,26 @@ const CLUSTERS: [(&str, Duration); 2] =
 /// Makes this program the other side of the floor.
 const ECHO: &str = "--floor-echo";
 
+/// What goes one way: its name, how to send one to be thrown away, and how to have so many sent.
+type OneWay = (&'static str, fn() -> Order, fn(u64) -> Order);
+
+const ONE_WAY: [OneWay; 2] = [
+    ("100_bytes", || Order::Swallow(text()), Order::Talk),
+    ("100_plain_bytes", || Order::SwallowPlain(PLAIN), Order::TalkPlain),
+];
+
 /// Texts that go there and back besides those of 100 bytes, in bytes.
 const SIZES: [usize; 4] = [16, 1 << 10, 64 << 10, 1 << 20];
 
 /// Far more than any answer takes: past it something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A hundred bytes that are the message itself, where a text's are elsewhere: what has one thread allocate and another
+/// one free is slow whoever carries it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Plain([[u8; 25]; 4]);
+
+const PLAIN: Plain = Plain([[b'x'; 25]; 4]);
 
 /// What the primary tells the worker to do.
 #[derive(Serialize, Deserialize)]
@@ -49,10 +66,14 @@ enum Order {
     Echo(String),
     /// Throw this away.
     Swallow(String),
+    /// Throw this away, too.
+    SwallowPlain(Plain),
     /// Say that all before this was received.
     Mark,
     /// Send so many texts, then a mark.
     Talk(u64),
+    /// Send so many plain values, then a mark.
+    TalkPlain(u64),
     /// The message has a socket: drop it and say so.
     Take,
     /// The message has a port: send back what comes through it.
@@ -72,6 +93,7 @@ fn main() -> Result<()> {
     let criterion = Criterion::default().sample_size(20).warm_up_time(time);
     let mut criterion = criterion.measurement_time(2 * time).configure_from_args();
     measure_floor(&mut criterion)?;
+    measure_bare_channel(&mut criterion);
     for mode in [Mode::Process, Mode::Thread] {
         for (name, idle_poll) in CLUSTERS {
             let cluster = launch(mode, (name, idle_poll))?;
@@ -114,6 +136,35 @@ fn measure_floor(criterion: &mut Criterion) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What one way costs at the least where memory is shared.
+fn measure_bare_channel(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("floor");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("one_way_100_bytes", |bencher| {
+        bencher.iter_custom(|times| one_way(times, text));
+    });
+    group.bench_function("one_way_100_plain_bytes", |bencher| {
+        bencher.iter_custom(|times| one_way(times, || PLAIN));
+    });
+    group.finish();
+}
+
+fn one_way<T: Send>(times: u64, value: impl Fn() -> T) -> Duration {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut taken = 0;
+            while taken < times {
+                taken += u64::from(receiver.try_recv().is_ok());
+            }
+        });
+        (0..times)
+            .for_each(|_| sender.send(value()).expect("the other thread receives to the end"));
+    });
+    start.elapsed()
+}
+
 fn ping(mut stream: &UnixStream) {
     let mut bytes = [b'x'; 100];
     stream.write_all(&bytes).expect("the other side reads");
@@ -145,11 +196,12 @@ async fn obey(worker: Worker) -> Result<()> {
             Order::Echo(text) => {
                 let _ = worker.send(text)?;
             }
-            Order::Swallow(_) => {}
+            Order::Swallow(_) | Order::SwallowPlain(_) => {}
             Order::Mark => {
                 let _ = worker.send(())?;
             }
-            Order::Talk(times) => talk(&worker, times).await?,
+            Order::Talk(times) => talk(&worker, times, text).await?,
+            Order::TalkPlain(times) => talk(&worker, times, || PLAIN).await?,
             Order::Take => {
                 drop(handle);
                 let _ = worker.send(())?;
@@ -163,19 +215,25 @@ async fn obey(worker: Worker) -> Result<()> {
     Ok(())
 }
 
-async fn talk(worker: &Worker, times: u64) -> Result<()> {
+async fn talk<T: Serialize + Send + 'static>(
+    worker: &Worker,
+    times: u64,
+    value: impl Fn() -> T,
+) -> Result<()> {
     for _ in 0..times {
-        let mut text = text();
-        while let Err(refused) = worker.send(text) {
-            text = refused.into_value().0;
+        let mut value = value();
+        while let Err(refused) = worker.send(value) {
+            value = refused.into_value().0;
             event_loop::yield_now().await;
         }
     }
     worker.send(()).map(drop).map_err(Error::from)
 }
 
+/// Sends back each text; what comes with it is dropped first.
 async fn serve(port: Port) {
-    while let Some(message) = port.recv().await {
+    while let Some(mut message) = port.recv().await {
+        drop(message.take_handle().expect("what was sent with it came, too"));
         let text = message.get::<String>().expect("a text came");
         if port.send(text).is_err() {
             return;
@@ -185,39 +243,55 @@ async fn serve(port: Port) {
 
 fn measure(criterion: &mut Criterion, name: &str, cluster: &Cluster, worker: &WorkerHandle) {
     let mut group = criterion.benchmark_group(name);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let copy = || socket.try_clone().expect("a copy of the socket");
     group.bench_function("round_trip_100_bytes", |bencher| {
         bencher.iter(|| {
             send(worker, Order::Echo(text()));
             answer::<String>(cluster)
         });
     });
-    measure_port(&mut group, cluster, worker);
     group.bench_function("socket_with_a_message", |bencher| {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         bencher.iter(|| {
-            let copy = socket.try_clone().expect("a copy of the socket");
-            let _ = worker.send_with(Order::Take, copy).expect("the worker takes it");
+            let _ = worker.send_with(Order::Take, copy()).expect("the worker takes it");
             answer::<()>(cluster);
+        });
+    });
+    let (near, far) = cluster.channel().expect("a channel");
+    let _ = worker.send_with(Order::Serve, far).expect("the worker takes it");
+    let echoed = || near.recv_timeout(PATIENCE).expect("an answer before the deadline");
+    group.bench_function("round_trip_100_bytes_by_port", |bencher| {
+        bencher.iter(|| {
+            let _ = near.send(text()).expect("the port is open");
+            echoed()
+        });
+    });
+    group.bench_function("socket_with_a_message_by_port", |bencher| {
+        bencher.iter(|| {
+            let _ = near.send_with(String::new(), copy()).expect("the port is open");
+            echoed()
         });
     });
     group.throughput(Throughput::Elements(1));
-    group.bench_function("one_way_down_100_bytes", |bencher| {
-        bencher.iter_custom(|times| {
-            let start = Instant::now();
-            (0..times).for_each(|_| send(worker, Order::Swallow(text())));
-            send(worker, Order::Mark);
-            answer::<()>(cluster);
-            start.elapsed()
+    for (what, swallow, talk) in ONE_WAY {
+        group.bench_function(format!("one_way_down_{what}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let start = Instant::now();
+                (0..times).for_each(|_| send(worker, swallow()));
+                send(worker, Order::Mark);
+                answer::<()>(cluster);
+                start.elapsed()
+            });
         });
-    });
-    group.bench_function("one_way_up_100_bytes", |bencher| {
-        bencher.iter_custom(|times| {
-            let start = Instant::now();
-            send(worker, Order::Talk(times));
-            answer::<()>(cluster);
-            start.elapsed()
+        group.bench_function(format!("one_way_up_{what}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let start = Instant::now();
+                send(worker, talk(times));
+                answer::<()>(cluster);
+                start.elapsed()
+            });
         });
-    });
+    }
     group.finish();
 }
 
@@ -243,21 +317,6 @@ fn measure_sizes(criterion: &mut Criterion, name: &str, cluster: &Cluster, worke
     group.finish();
 }
 
-fn measure_port(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    cluster: &Cluster,
-    worker: &WorkerHandle,
-) {
-    let (near, far) = cluster.channel().expect("a channel");
-    let _ = worker.send_with(Order::Serve, far).expect("the worker takes it");
-    group.bench_function("round_trip_100_bytes_by_port", |bencher| {
-        bencher.iter(|| {
-            let _ = near.send(text()).expect("the port is open");
-            near.recv_timeout(PATIENCE).expect("an answer before the deadline")
-        });
-    });
-}
-
 /// Sends, as fast as there is room.
 fn send(worker: &WorkerHandle, mut order: Order) {
     loop {
@@ -274,10 +333,8 @@ fn send(worker: &WorkerHandle, mut order: Order) {
 
 /// Waits for the next message of this type.
 fn answer<T: 'static>(cluster: &Cluster) -> Message {
-    let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match cluster.next_event_timeout(left).expect("an event before the deadline") {
+        match cluster.next_event_timeout(PATIENCE).expect("an event before the deadline") {
             Event::Message { message, .. } if message.is::<T>() => return message,
             Event::Exit { status, .. } => panic!("the worker has ended: {status}"),
             _ => {}

@@ -241,10 +241,10 @@ impl EventStream {
         self.counters.live.fetch_add(1, SeqCst);
     }
 
-    /// The next event; waits until `deadline`, or for ever. `None` when the time is over, or when
-    /// nothing can come any more.
-    pub(crate) fn next(&self, deadline: Option<Instant>) -> Option<Event> {
-        let event = self.at_hand().or_else(|| self.wait(deadline))?;
+    /// The next event; waits until the deadline, which only a wait asks for, or for ever. `None` when the time is
+    /// over, or when nothing can come any more.
+    pub(crate) fn next(&self, deadline: impl FnOnce() -> Option<Instant>) -> Option<Event> {
+        let event = self.at_hand().or_else(|| self.wait(deadline()))?;
         self.counters.gone(&event);
         show(&event);
         Some(event)
@@ -335,7 +335,7 @@ impl<'a> Events<'a> {
 
     /// The next event, if it comes within this time.
     pub fn next_timeout(&mut self, time: Duration) -> Option<Event> {
-        self.stream.next(clock::now().checked_add(time))
+        self.stream.next(|| clock::now().checked_add(time))
     }
 }
 
@@ -343,7 +343,7 @@ impl Iterator for Events<'_> {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
-        self.stream.next(None)
+        self.stream.next(|| None)
     }
 }
 
@@ -371,9 +371,9 @@ mod tests {
     #[test]
     fn the_stream_ends_with_the_last_worker_or_with_the_primary() {
         let (sink, stream) = queue(2, false);
-        assert!(stream.next(None).is_none(), "no worker was asked for");
+        assert!(stream.next(|| None).is_none(), "no worker was asked for");
         stream.worker_asked_for();
         drop(sink);
-        assert!(stream.next(None).is_none(), "the primary is gone");
+        assert!(stream.next(|| None).is_none(), "the primary is gone");
     }
 }

@@ -22,7 +22,11 @@ impl Observers {
     }
 
     pub(crate) fn show(&self, event: &Event) {
-        let mut at_work = AtWork { observers: self, list: std::mem::take(&mut self.list.lock()) };
+        let list = std::mem::take(&mut *self.list.lock());
+        if list.is_empty() {
+            return;
+        }
+        let mut at_work = AtWork { observers: self, list };
         at_work.list.iter_mut().for_each(|observer| observer(event));
     }
 

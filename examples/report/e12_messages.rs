@@ -20,16 +20,28 @@ const ARM: &str = "bench";
 const PORT: &str = "round_trip_100_bytes_by_port";
 const HANDLE: &str = "round_trip_100_bytes";
 const SOCKET: &str = "socket_with_a_message";
+const SOCKET_BY_PORT: &str = "socket_with_a_message_by_port";
 const DOWN: &str = "one_way_down_100_bytes";
 const UP: &str = "one_way_up_100_bytes";
+const PLAIN_DOWN: &str = "one_way_down_100_plain_bytes";
+const PLAIN_UP: &str = "one_way_up_100_plain_bytes";
 
 /// What is measured, its name in tables, and the aims for processes and for threads, in us per round trip or message.
-const ROWS: [(&str, &str, [f64; 2]); 5] = [
-    (PORT, "port, there and back", [12.0, 5.0]),
-    (HANDLE, "handle and events, there and back", [12.0, 5.0]),
-    (SOCKET, "a socket with a message, and the answer", [15.0, 15.0]),
-    (DOWN, "one way, to the worker", [1.0 / 0.8, 1.0 / 3.0]),
-    (UP, "one way, to the program", [1.0 / 0.8, 1.0 / 3.0]),
+const ROWS: [(&str, &str, [Option<f64>; 2]); 8] = [
+    (PORT, "port, there and back", [Some(12.0), Some(5.0)]),
+    (HANDLE, "handle and events, there and back", [Some(12.0), Some(5.0)]),
+    (SOCKET_BY_PORT, "a socket with a message by port, and the answer", [Some(15.0); 2]),
+    (SOCKET, "a socket with a message by handle, and the answer", [Some(15.0); 2]),
+    (DOWN, "one way, texts to the worker", [Some(1.0 / 0.8), Some(1.0 / 3.0)]),
+    (UP, "one way, texts to the program", [Some(1.0 / 0.8), Some(1.0 / 3.0)]),
+    (PLAIN_DOWN, "one way, plain bytes to the worker", [None, Some(1.0 / 3.0)]),
+    (PLAIN_UP, "one way, plain bytes to the program", [None, Some(1.0 / 3.0)]),
+];
+
+/// A bare channel between two threads, and its name in tables.
+const BARE_CHANNEL: [(&str, &str); 2] = [
+    ("floor/one_way_100_bytes", "floor, one way, texts"),
+    ("floor/one_way_100_plain_bytes", "floor, one way, plain bytes"),
 ];
 
 /// Bytes of the texts that go there and back in `MODE_by_size`.
@@ -55,7 +67,7 @@ impl Experiment for Messages {
 
     fn cells(&self, plan: &Plan, programs: &Programs) -> Vec<Cell> {
         let node = if programs.rival("node").is_some() { 25_000 } else { 0 };
-        vec![Cell::single(ARM, plan.millis(100_000 + node, 15_000 + node))]
+        vec![Cell::single(ARM, plan.millis(150_000 + node, 22_000 + node))]
     }
 
     fn run(&self, _: &Cell, bench: &Bench<'_>) -> Result<Value> {
@@ -67,8 +79,10 @@ impl Experiment for Messages {
         Ok(Section {
             setup: "`cargo bench --bench messaging`, which also runs the scripts `messaging_*.js` in \
                     `benches/contenders` where Node is installed; messages of 100 bytes, one worker. The floor is a bare \
-                    socket pair with blocking reads and writes: two wake-ups and nothing else. With `idle_poll` loops look \
-                    again for 50 us before they sleep. In brackets Criterion's 95 % interval of the median."
+                    socket pair with blocking reads and writes: two wake-ups and nothing else; one way, a bare channel of \
+                    crossbeam-channel between two threads. Plain bytes are in the value itself, those of a text in memory of \
+                    their own. With `idle_poll` loops look again for 50 us before they sleep. In brackets Criterion's 95 % \
+                    interval of the median."
                 .to_owned(),
             tables: vec![found.table(), found.sizes()],
             charts: vec![found.chart(charts)?],
@@ -100,14 +114,14 @@ impl Found {
 
     /// A figure as a cell: what goes one way as a rate.
     fn shown(&self, what: &str, name: &str) -> String {
-        match self.0.get(name) {
-            Some(figure) if is_one_way(what) => {
-                let [slow, median, quick] =
-                    [figure.high, figure.median, figure.low].map(|ns| amount(what, ns / 1e3));
-                format!("{median} [{slow}, {quick}]")
-            }
-            _ => self.0.cell(name),
-        }
+        if is_one_way(what) { self.rate(name) } else { self.0.cell(name) }
+    }
+
+    fn rate(&self, name: &str) -> String {
+        let Some(figure) = self.0.get(name) else { return self.0.cell(name) };
+        let [slow, median, quick] =
+            [figure.high, figure.median, figure.low].map(|ns| per_second(ns / 1e3));
+        format!("{median} [{slow}, {quick}]")
     }
 
     fn table(&self) -> Table {
@@ -134,6 +148,10 @@ impl Found {
             none(),
             none(),
         ]);
+        for (what, words) in BARE_CHANNEL {
+            let cells = [words.to_owned(), none(), none(), none(), self.rate(what), none(), none()];
+            table.row(cells);
+        }
         for (what, words, _) in ROWS {
             let mut cells = vec![words.to_owned()];
             for (mode, node) in
@@ -224,7 +242,8 @@ impl Found {
             }
         };
         let of = |mode: Mode, at: usize| {
-            ROWS.iter().map(move |(what, words, most)| bar(what, words, mode, most[at]))
+            ROWS.iter()
+                .filter_map(move |(what, words, most)| Some(bar(what, words, mode, most[at]?)))
         };
         of(Mode::Process, 0).chain(of(Mode::Thread, 1)).collect()
     }
@@ -248,12 +267,16 @@ impl Found {
 
 /// Whether many are under way at once, so that the rate is what counts.
 fn is_one_way(what: &str) -> bool {
-    [DOWN, UP].contains(&what)
+    [DOWN, UP, PLAIN_DOWN, PLAIN_UP].contains(&what)
 }
 
 /// So many us per message, as it is shown.
 fn amount(what: &str, us: f64) -> String {
-    if is_one_way(what) { format!("{:.2} M/s", 1.0 / us) } else { time(us / 1e6) }
+    if is_one_way(what) { per_second(us) } else { time(us / 1e6) }
+}
+
+fn per_second(us: f64) -> String {
+    format!("{:.2} M/s", 1.0 / us)
 }
 
 /// The bare socket pair between two processes or two threads.

@@ -13,6 +13,7 @@ mod send;
 use std::{any::Any, borrow::Cow, fmt};
 
 use serde::{Serialize, de::DeserializeOwned};
+use smallbox::{SmallBox, smallbox, space::S16};
 
 pub use broadcast::Broadcast;
 pub(crate) use broadcast::{MAX_NAMES, Members, Relay};
@@ -50,12 +51,16 @@ pub struct Message {
 
 enum Payload {
     /// The value itself.
-    Moved(Box<dyn Any + Send>),
+    Moved(Moved),
     Encoded {
         bytes: Vec<u8>,
         codec: Codec,
     },
 }
+
+/// A value of any type, in the message itself up to 128 bytes: memory that one thread allocates and another one frees
+/// costs more than all else about a message between threads.
+type Moved = SmallBox<dyn Any + Send, S16>;
 
 /// What came beside the value.
 enum Attached {
@@ -94,7 +99,7 @@ impl Message {
         let message =
             |payload| Self { type_name: type_name.into(), payload, attached: Attached::Nothing };
         if packing.memory == Memory::Shared {
-            return Ok((message(Payload::Moved(Box::new(value))), Kept::InMessage));
+            return Ok((message(Payload::Moved(smallbox!(value))), Kept::InMessage));
         }
         let codec = packing.codec;
         let encoded = check_name(type_name).and_then(|()| codec.encode(&value, packing.max_bytes));
@@ -128,10 +133,15 @@ impl Message {
 
     /// With what came beside it.
     pub(crate) fn with_handle(mut self, handle: Option<Handle>) -> Self {
+        self.attach(handle);
+        self
+    }
+
+    /// Puts a handle beside it, if there is one.
+    fn attach(&mut self, handle: Option<Handle>) {
         if let Some(handle) = handle {
             self.attached = Attached::Handle(Box::new(handle));
         }
-        self
     }
 
     /// With the knowledge that something came beside it which could not be received.
@@ -191,7 +201,7 @@ impl Message {
         match self.payload {
             Payload::Encoded { bytes, codec } => codec.decode(&bytes),
             Payload::Moved(value) => match value.downcast::<T>() {
-                Ok(value) => Ok(*value),
+                Ok(value) => Ok(value.into_inner()),
                 Err(value) => Err(Self { payload: Payload::Moved(value), ..self }.mismatch::<T>()),
             },
         }
@@ -282,6 +292,8 @@ fn check_name(type_name: &str) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn all() -> [Packing; 3] {
@@ -305,6 +317,36 @@ mod tests {
             assert_eq!(message.get::<Vec<u64>>().unwrap(), [1, 2, 3]);
             assert_eq!(pack("shutdown", packing).get::<String>().unwrap(), "shutdown");
         }
+    }
+
+    #[test]
+    fn a_value_of_any_size_and_alignment_is_moved_and_dropped_once() {
+        #[derive(Clone, Default, Serialize, serde::Deserialize)]
+        struct Held<T>(#[serde(skip)] Arc<()>, T);
+
+        #[derive(Clone, Default, Serialize, serde::Deserialize)]
+        #[repr(align(64))]
+        struct Aligned(u8);
+
+        fn moves<T: Clone + Default + Send + Serialize + DeserializeOwned + 'static>() {
+            let held = Held::<T>::default();
+            let owners = || Arc::strong_count(&held.0);
+            let message = pack(held.clone(), all()[0]);
+            assert_eq!(owners(), 2);
+            let value = message.get::<Held<T>>().unwrap();
+            assert_eq!((owners(), std::ptr::from_ref(&value).is_aligned()), (2, true));
+            let message = pack(value, all()[0]);
+            let error = message.get::<String>().unwrap_err();
+            assert_eq!((error.kind(), owners()), (ErrorKind::Type, 1));
+            drop(pack(held.clone(), all()[0]));
+            assert_eq!(owners(), 1);
+        }
+        moves::<()>();
+        moves::<[u8; 32]>();
+        moves::<[[u64; 5]; 3]>();
+        moves::<[[u64; 16]; 1]>();
+        moves::<[[u64; 32]; 4]>();
+        moves::<Aligned>();
     }
 
     #[test]

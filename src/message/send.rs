@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt};
 
 use serde::Serialize;
+use smallbox::SmallBox;
 
 use super::{Attached, Codec, Handle, Kept, Message, Packing, Payload};
 use crate::{
@@ -18,12 +19,12 @@ pub(crate) fn send<T: Serialize + Send + 'static>(
     load: Load,
     post: impl FnOnce(Message) -> Result<(), (Error, Message)>,
 ) -> Result<Flow, SendError<T>> {
-    let (message, kept) = match Message::pack(value, packing) {
+    let (mut message, kept) = match Message::pack(value, packing) {
         Ok(packed) => packed,
         Err((error, value)) => return Err(SendError::new(error, value, handle)),
     };
     let room = check_room(load, message.bytes());
-    let message = message.with_handle(handle);
+    message.attach(handle);
     match room {
         Ok(flow) => match post(message) {
             Ok(()) => Ok(flow),
@@ -109,7 +110,7 @@ impl<T: 'static> SendError<T> {
         let value = match (kept, message.payload) {
             (Kept::Here(value), _) => Some(value),
             (Kept::InMessage, Payload::Moved(value)) => {
-                value.downcast::<T>().ok().map(|value| *value)
+                value.downcast::<T>().ok().map(SmallBox::into_inner)
             }
             (Kept::InMessage, Payload::Encoded { .. }) => None,
         };

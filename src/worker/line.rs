@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::Command;
@@ -29,12 +30,12 @@ pub(crate) struct Line {
     way: Way,
     packing: Packing,
     /// Messages to the worker that its body has not taken.
-    pressure: Arc<Pressure>,
+    pressure: Arc<CachePadded<Pressure>>,
     /// Messages from the worker that the program has not taken.
-    upward: Arc<Pressure>,
+    upward: Arc<CachePadded<Pressure>>,
     /// What the program took since the worker could last see it.
-    credit: Arc<Mutex<Credit>>,
-    program: Arc<Mutex<Option<Program>>>,
+    credit: Arc<CachePadded<Mutex<Credit>>>,
+    program: Arc<CachePadded<Mutex<Option<Program>>>>,
 }
 
 /// Gives a message to the program, or gives it back when the cluster has ended.
@@ -96,12 +97,12 @@ impl Line {
         self.pressure.load()
     }
 
-    pub(crate) fn pressure(&self) -> &Arc<Pressure> {
+    pub(crate) fn pressure(&self) -> &Arc<CachePadded<Pressure>> {
         &self.pressure
     }
 
     /// Messages from the worker that the program has not taken.
-    pub(crate) fn upward(&self) -> &Arc<Pressure> {
+    pub(crate) fn upward(&self) -> &Arc<CachePadded<Pressure>> {
         &self.upward
     }
 

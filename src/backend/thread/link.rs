@@ -14,6 +14,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use crossbeam_utils::CachePadded;
+
 use crate::{
     accept::Offer,
     channel::{Credit, Load, Receipt},
@@ -42,7 +44,7 @@ pub(super) enum Up {
 pub(super) fn pair(worker: WorkerId, line: &Line, up: Postbox<Up>) -> Result<(Near, Far)> {
     let (post, inbox) = line.mailbox()?;
     let killed = Arc::new(AtomicBool::new(false));
-    let under_way = Arc::<AtomicUsize>::default();
+    let under_way = Arc::<CachePadded<AtomicUsize>>::default();
     let near =
         Near { post, inbox: inbox.clone(), killed: killed.clone(), under_way: under_way.clone() };
     Ok((
@@ -65,7 +67,7 @@ pub(super) struct Near {
     /// To get back what the worker never took, also from a thread that is stuck.
     inbox: Mailbox<Command>,
     killed: Arc<AtomicBool>,
-    under_way: Arc<AtomicUsize>,
+    under_way: Arc<CachePadded<AtomicUsize>>,
 }
 
 impl Near {
@@ -106,7 +108,7 @@ pub(super) struct Far {
     killed: Arc<AtomicBool>,
     /// Notes on which the primary has not acted. While there are none, a message that goes straight to
     /// the program overtakes nothing.
-    under_way: Arc<AtomicUsize>,
+    under_way: Arc<CachePadded<AtomicUsize>>,
 }
 
 impl Far {
