@@ -42,7 +42,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The socket could not be configured or registered with the loop.
+    /// The socket could not be configured, or the loop has too many sources.
     ///
     /// # Panics
     ///
@@ -60,11 +60,8 @@ impl Connection {
         meter: Option<Rc<dyn Count>>,
         handed: bool,
     ) -> io::Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let source = match handed {
-            true => Source::new(stream, interest)?,
-            false => Source::new_sole(stream, interest)?,
-        };
+        let source = source(stream)?;
+        let source = if handed { source } else { source.sole() };
         if let Some(meter) = &meter {
             meter.opened();
         }
@@ -92,7 +89,7 @@ impl Connection {
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         send_without_delay(&stream)?;
-        let source = Source::new(stream, Interest::READABLE | Interest::WRITABLE)?;
+        let source = source(stream)?;
         if let Some(meter) = &meter {
             meter.opened();
         }
@@ -249,6 +246,11 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Most connections have a request waiting already, and some end with its answer: those are never registered.
+fn source(stream: Socket) -> io::Result<Source<Socket>> {
+    Source::new_lazy(stream, Interest::READABLE | Interest::WRITABLE)
+}
+
 // Straight to the kernel: in a program with threads, libc's own `recv` and `send` pay for being
 // points of cancellation.
 
@@ -338,6 +340,25 @@ mod tests {
                 theirs.write_all(b"ab").unwrap();
                 assert_eq!(connection.read(&mut buf).await.unwrap(), 2);
             }
+        });
+    }
+
+    #[test]
+    fn the_kernel_learns_of_a_connection_when_it_first_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        on_a_loop(async || {
+            let connection = Connection::new(ours.into(), None, false).unwrap();
+            let mut buf = [0; 16];
+            theirs.write_all(b"ab").unwrap();
+            assert_eq!(connection.read(&mut buf).await.unwrap(), 2);
+            connection.write_all(b"ab").await.unwrap();
+            assert!(!connection.source().is_registered());
+            // Between the short read and the wait.
+            theirs.write_all(b"cd").unwrap();
+            assert_eq!(connection.read(&mut buf).await.unwrap(), 2);
+            assert!(connection.source().is_registered());
+            theirs.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(connection.read(&mut buf).await.unwrap(), 0);
         });
     }
 

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -53,13 +53,21 @@ impl<T: AsFd> Source<T> {
         Ok(Source { registration, io })
     }
 
-    /// As [`new`](Self::new), for a descriptor that has no duplicate anywhere: closing it ends its
-    /// registration (epoll(7)), so dropping the source saves the system call that would.
+    /// As [`new`](Self::new), but the kernel learns of it when a task first waits in [`poll_read_io`](Self::poll_read_io)
+    /// or [`poll_write_io`](Self::poll_write_io), which then fail if it refuses: what is done before that costs it
+    /// nothing.
     #[track_caller]
-    pub(crate) fn new_sole(io: T, interest: Interest) -> io::Result<Self> {
-        let mut source = Self::new(io, interest)?;
-        source.registration.sole = true;
+    pub(crate) fn new_lazy(io: T, interest: Interest) -> io::Result<Self> {
+        let mut source = Self::shared(io)?;
+        source.registration.due = Some(interest);
         Ok(source)
+    }
+
+    /// For a descriptor that has no duplicate anywhere: closing it ends its registration (epoll(7)), so dropping the
+    /// source saves the system call that would.
+    pub(crate) fn sole(mut self) -> Self {
+        self.registration.sole = true;
+        self
     }
 
     /// A source that waits for nothing until it [joins](Self::join_line) the loops that read from duplicates of the same
@@ -185,7 +193,10 @@ impl<T: AsFd> Source<T> {
         mut f: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         loop {
-            ready!(direction.poll(cx));
+            if direction.poll(cx).is_pending() {
+                self.registration.register_if_due()?;
+                return Poll::Pending;
+            }
             match f(&self.io) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => direction.clear(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -248,6 +259,8 @@ struct Registration {
     fd: RawFd,
     /// The kernel knows of it.
     registered: Cell<bool>,
+    /// What the kernel is to tell of once somebody waits.
+    due: Option<Interest>,
     /// The descriptor is about to be closed when this is dropped, and has no duplicate.
     sole: bool,
 }
@@ -255,9 +268,7 @@ struct Registration {
 impl Registration {
     fn new(core: Rc<Core>, fd: RawFd, interest: Interest) -> io::Result<Registration> {
         let registration = Registration::unregistered(core, fd)?;
-        let Registration { core, token, registered, .. } = &registration;
-        core.poll.borrow().registry().register(&mut SourceFd(&fd), *token, interest)?;
-        registered.set(true);
+        registration.register(interest)?;
         Ok(registration)
     }
 
@@ -265,11 +276,25 @@ impl Registration {
     fn unregistered(core: Rc<Core>, fd: RawFd) -> io::Result<Registration> {
         let readiness = Rc::<Readiness>::default();
         let token = core.sources.borrow_mut().insert(&readiness)?;
-        Ok(Registration { core, readiness, token, fd, registered: Cell::new(false), sole: false })
+        let registered = Cell::new(false);
+        Ok(Registration { core, readiness, token, fd, registered, due: None, sole: false })
     }
-}
 
-impl Registration {
+    /// What is ready by now counts as an event.
+    fn register(&self, interest: Interest) -> io::Result<()> {
+        let poll = self.core.poll.borrow();
+        poll.registry().register(&mut SourceFd(&self.fd), self.token, interest)?;
+        self.registered.set(true);
+        Ok(())
+    }
+
+    fn register_if_due(&self) -> io::Result<()> {
+        match self.due {
+            Some(interest) if !self.registered.get() => self.register(interest),
+            _ => Ok(()),
+        }
+    }
+
     fn deregister(&self) {
         if let Err(error) = self.core.poll.borrow().registry().deregister(&mut SourceFd(&self.fd)) {
             log::warn!("event loop: cannot deregister descriptor {}: {error}", self.fd);

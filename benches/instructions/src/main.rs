@@ -18,7 +18,7 @@
 //! | | an exchange is |
 //! |---|---|
 //! | `accept` | a connection, accepted by the primary and given to the worker, closed at once |
-//! | `accept_shared` | the same; the worker accepts it, or takes it from the queue |
+//! | `accept_shared` | the same; the worker accepts it itself |
 //! | `request` | a GET on a connection that is open: parsed, dispatched, answered |
 //! | `message` | a text of 100 bytes to the worker, and one back |
 
