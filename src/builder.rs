@@ -72,7 +72,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     /// Where the store is; absent: worker processes have none.
     pub store: Option<Storage>,
-    /// Whether worker threads are pinned to cores.
+    /// Whether each worker is pinned to a core.
     pub pin: bool,
     /// How long idle loops look again before they sleep.
     pub idle_poll: Duration,
@@ -200,7 +200,12 @@ impl Builder {
         self
     }
 
-    /// Whether each worker thread is pinned to a core. Default true. Processes are never pinned.
+    /// Whether each worker is pinned to a core of those that the program may use when the cluster starts, one after the
+    /// other (nginx: `worker_cpu_affinity auto`; Node has nothing like it). Default: threads are, processes are not. What
+    /// a pinned worker starts itself, threads and programs, is where it is.
+    ///
+    /// A pinned loop finds its caches warm. One that is not can go where a core is free, which matters where other
+    /// busy programs share the cores.
     pub fn pin(mut self, pin: bool) -> Self {
         self.settings.pin = pin;
         self

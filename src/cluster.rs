@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     backend::{
         Backend, Common,
+        cores::Cores,
         process::{ProcessBackend, child},
         thread::ThreadBackend,
     },
@@ -31,6 +32,7 @@ use crate::{
     id::{Slot, WorkerId},
     message::{Broadcast, Codec, Members, Packing, Port},
     outside::{self, Outside},
+    pool::Pool,
     primary::Primary,
     setup::Setup,
     shared::{
@@ -129,7 +131,7 @@ impl Cluster {
         let store = Choice::new(settings.store.clone());
         let body = with_store(body, store.clone());
         if let Some(invitation) = child::accept_invitation(&settings.name) {
-            let pool = settings.pool.clone().build()?;
+            let pool = pool_of_a_process(&settings)?;
             child::become_worker(invitation, body, pool);
         }
         let settings = Arc::new(settings);
@@ -625,6 +627,12 @@ fn open_status(settings: &Settings, outside: &Outside) -> Result<Option<Opened>>
     settings.status_socket.as_deref().map(open).transpose()
 }
 
+/// A worker process's own pool, made before the process is pinned; it keeps off the cores of loops if it can.
+fn pool_of_a_process(settings: &Settings) -> Result<Pool> {
+    let spare = Cores::usable(settings.pin).without(settings.workers);
+    settings.pool.clone().or_cores(spare).build()
+}
+
 /// A body that finds the store when it starts.
 fn with_store(body: Body, store: Choice) -> Body {
     Arc::new(move |worker| {
@@ -642,13 +650,14 @@ fn new_backend(settings: &Settings, body: Body, supervised: bool) -> Result<Box<
             beat: settings.supervision.health.as_ref().map(Health::beat).filter(|_| supervised),
             idle_poll: settings.idle_poll,
         },
+        cores: Cores::usable(settings.pin),
         regions: settings.regions.clone(),
     };
     match settings.mode {
         Mode::Thread => {
             let common = common(Memory::Shared);
             let pool = (settings.pool.clone(), settings.workers);
-            Ok(Box::new(ThreadBackend::new(common, settings.pin, pool, body)?))
+            Ok(Box::new(ThreadBackend::new(common, pool, body)?))
         }
         Mode::Process => Ok(Box::new(ProcessBackend::new(common(Memory::Separate))?)),
     }

@@ -63,6 +63,9 @@ struct Args {
     /// (default of threads) or reuse-port
     #[arg(long, value_name = "POLICY")]
     scheduling: Option<Scheduling>,
+    /// Whether each worker is pinned to a core [default: threads are, processes are not]
+    #[arg(long, value_name = "true|false")]
+    pin: Option<bool>,
     /// Keeps what /count and /session know in this directory [default of threads: in memory]
     #[cfg(feature = "store-lmdb")]
     #[arg(long, value_name = "DIRECTORY")]
@@ -109,6 +112,9 @@ fn run(args: Args) -> Result<()> {
     builder = args.data.declare(args.policy.apply(builder));
     if let Some(scheduling) = args.scheduling {
         builder = builder.scheduling(scheduling);
+    }
+    if let Some(pin) = args.pin {
+        builder = builder.pin(pin);
     }
     if let Some(threads) = args.pool_threads {
         builder = builder.pool(Pool::builder().threads(1..=threads));

@@ -15,6 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use self::cores::Cores;
 use crate::{
     accept::Offer,
     config::Memory,
@@ -27,6 +28,7 @@ use crate::{
     worker::{Command, Line, Note, Pace},
 };
 
+pub(crate) mod cores;
 pub(crate) mod process;
 pub(crate) mod thread;
 
@@ -151,6 +153,8 @@ pub(crate) struct Common {
     /// How messages are packed.
     pub(crate) packing: Packing,
     pub(crate) pace: Pace,
+    /// The cores they are pinned to.
+    pub(crate) cores: Cores,
     /// The regions that are shared with them.
     pub(crate) regions: Sizes,
 }

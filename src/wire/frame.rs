@@ -38,6 +38,8 @@ pub(crate) enum Frame {
         beat: u64,
         /// How long an idle loop looks again before it sleeps, in nanoseconds.
         idle_poll: u64,
+        /// The core that the worker is pinned to, if it is.
+        core: Option<u32>,
         /// Whether messages are JSON instead of MessagePack.
         json: bool,
         /// Whether a `Message` follows that is not for `recv`: the data the worker starts with.
@@ -276,6 +278,7 @@ impl Frame {
                 max_message,
                 beat,
                 idle_poll,
+                core,
                 json,
                 data,
                 regions,
@@ -289,6 +292,7 @@ impl Frame {
                 to.u64(*max_message);
                 to.u64(*beat);
                 to.u64(*idle_poll);
+                to.option(*core, Writer::u32);
                 to.bool(*json);
                 to.bool(*data);
                 write_regions(to, regions)?;
@@ -390,6 +394,7 @@ impl Frame {
                 max_message: from.u64("the message limit")?,
                 beat: from.u64("the time of a beat")?,
                 idle_poll: from.u64("the time before a sleep")?,
+                core: from.option("the core", |from| from.u32("the core"))?,
                 json: from.bool("the codec")?,
                 data: from.bool("data")?,
                 regions: read_regions(from)?,

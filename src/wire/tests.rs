@@ -82,7 +82,7 @@ fn grants() -> impl Strategy<Value = Grant> {
 }
 
 fn from_primary() -> impl Strategy<Value = Frame> {
-    let flags = any::<([u64; 3], bool, bool)>();
+    let flags = any::<([u64; 3], Option<u32>, bool, bool)>();
     let region = any::<(String, u64)>().prop_map(|(name, words)| Region { name, words });
     let welcome = (any::<u64>(), any::<[u32; 3]>(), any::<String>(), flags, vec(region, 0..4))
         .prop_map(
@@ -90,7 +90,7 @@ fn from_primary() -> impl Strategy<Value = Frame> {
                 worker,
                 [slot, slots, generation],
                 name,
-                ([max_message, beat, idle_poll], json, data),
+                ([max_message, beat, idle_poll], core, json, data),
                 regions,
             )| {
                 Frame::Welcome {
@@ -103,6 +103,7 @@ fn from_primary() -> impl Strategy<Value = Frame> {
                     max_message,
                     beat,
                     idle_poll,
+                    core,
                     json,
                     data,
                     regions,

@@ -63,6 +63,8 @@ pub(crate) struct Identity {
     /// How messages are packed.
     pub(crate) packing: Packing,
     pub(crate) pace: Pace,
+    /// The core it is pinned to, if it is.
+    pub(crate) core: Option<usize>,
 }
 
 /// How a worker's loop spends its idle time.

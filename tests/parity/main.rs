@@ -44,6 +44,7 @@ mod messages;
 mod observing;
 mod orders;
 mod own_sockets;
+mod pinning;
 mod pool;
 mod ports;
 mod process;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         broadcasts::SCENARIOS,
         load::SCENARIOS,
         regions::SCENARIOS,
+        pinning::SCENARIOS,
         pool::SCENARIOS,
         shared_memory::SCENARIOS,
         shared_locks::SCENARIOS,

@@ -14,10 +14,9 @@ use bimodal::{
     pool::{Lane, Pool, PoolSettings, PoolStats, Run, TaskOptions, Token, WhenFull},
 };
 
-use rustix::thread::{CpuSet, sched_getaffinity};
-
 use crate::{
     bodies::{ANYWHERE, greet_all, idle},
+    pinning::own_cores,
     support::{
         Scenario, Scene, both,
         client::greeting,
@@ -281,15 +280,12 @@ async fn count_threads(worker: Worker) -> Result<()> {
 }
 
 fn keep_off(scene: &Scene) {
-    let cluster = scene.builder().workers(1).launch(tell_cores).unwrap();
+    let cluster = scene.builder().pin(true).workers(1).launch(tell_cores).unwrap();
     cluster.fork().unwrap();
     let (of_loop, of_pool) = next_message::<(Vec<usize>, Vec<usize>)>(&cluster).1;
     let all = own_cores();
-    if scene.is_process() || all.len() == 1 {
-        assert_eq!(of_pool, all, "nobody is pinned, or there is no other core");
-    } else {
-        assert_eq!((of_loop, &of_pool[..]), (vec![all[0]], &all[1..]));
-    }
+    let others = if all.len() == 1 { &all[..] } else { &all[1..] };
+    assert_eq!((&of_loop[..], &of_pool[..]), (&all[..1], others));
 }
 
 async fn tell_cores(worker: Worker) -> Result<()> {
@@ -297,12 +293,6 @@ async fn tell_cores(worker: Worker) -> Result<()> {
     let _ = worker.send((own_cores(), of_pool))?;
     idle(worker).await;
     Ok(())
-}
-
-/// The cores that this thread may use.
-fn own_cores() -> Vec<usize> {
-    let set = sched_getaffinity(None).unwrap();
-    (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
 }
 
 fn endless(scene: &Scene) {

@@ -13,9 +13,9 @@ use std::{
 use bimodal::{
     Cluster, Event, ExitStatus, Flow, Mode, Result, Scheduling, Worker, WorkerId, event_loop, http,
 };
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
+    pinning::own_cores,
     serve,
     support::{
         BOTH, Scenario, Scene, both,
@@ -30,8 +30,6 @@ const THREAD: &[Mode] = &[Mode::Thread];
 
 pub const SCENARIOS: &[Scenario] = &[
     only(THREAD, "threads_are_named_and_pinned", threads_are_named_and_pinned).proves(&["THR-44"]),
-    only(THREAD, "pinning_keeps_to_the_mask", pinning_keeps_to_the_mask),
-    only(THREAD, "pinning_can_be_left_out", pinning_can_be_left_out),
     only(THREAD, "panic_ends_one_worker", panic_ends_one_worker),
     only(THREAD, "stuck_thread_is_abandoned", stuck_thread_is_abandoned)
         .proves(&["LIFE-19", "THR-10", "LST-35"]),
@@ -60,11 +58,6 @@ fn cores_of_workers(pid: u32) -> Vec<String> {
     cores.collect()
 }
 
-fn own_cores() -> Vec<usize> {
-    let set = sched_getaffinity(None).unwrap();
-    (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
-}
-
 fn threads_are_named_and_pinned(_: &Scene) {
     let count = own_cores().len();
     let server = serve::start(Mode::Thread, count, &["scheduling=round-robin"]);
@@ -74,28 +67,6 @@ fn threads_are_named_and_pinned(_: &Scene) {
     let pinned: BTreeSet<_> = cores_of_workers(server.primary()).into_iter().collect();
     let expected: BTreeSet<_> = own_cores().iter().map(usize::to_string).collect();
     assert_eq!(pinned, expected, "each to a core of its own");
-    server.stop();
-}
-
-/// Tests run on threads of their own, so a mask set here binds only this one and what it starts.
-fn pinning_keeps_to_the_mask(_: &Scene) {
-    let before = sched_getaffinity(None).unwrap();
-    let last = *own_cores().last().unwrap();
-    let mut mask = CpuSet::new();
-    mask.set(last);
-    sched_setaffinity(None, &mask).unwrap();
-    let server = serve::start(Mode::Thread, 2, &[]);
-    sched_setaffinity(None, &before).unwrap();
-    assert_eq!(cores_of_workers(server.primary()), vec![last.to_string(); 2]);
-    server.stop();
-}
-
-fn pinning_can_be_left_out(_: &Scene) {
-    let server = serve::start(Mode::Thread, 2, &["pin=false"]);
-    let cores = cores_of_workers(server.primary());
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let own = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    assert_eq!(cores, vec![own.unwrap().trim().to_owned(); 2]);
     server.stop();
 }
 

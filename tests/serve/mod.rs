@@ -50,7 +50,6 @@ fn options(builder: Builder) -> Builder {
             "workers" => builder.workers(number()),
             "scheduling" => builder.scheduling(value.parse().unwrap()),
             "window" => builder.window(number()),
-            "pin" => builder.pin(value.parse().unwrap()),
             "grace" => builder.shutdown_timeout(Duration::from_millis(number() as u64)),
             "env" => builder.setup(Setup::new().env("BIMODAL_TEST", value)),
             "cwd" => builder.setup(Setup::new().cwd(value)),

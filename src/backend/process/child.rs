@@ -25,6 +25,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
 use super::{
+    super::cores,
     frames,
     spawn::{MARKER, Marker},
 };
@@ -165,6 +166,9 @@ fn begin(invitation: Invitation, pool: Pool) -> Result<Begun> {
     let (frame, descriptors) = welcomed?;
     let has_data = matches!(frame, Frame::Welcome { data: true, .. });
     let (identity, meter, regions) = enter_cluster(invitation.worker, frame, descriptors)?;
+    if let Some(core) = identity.core {
+        cores::pin(identity.worker, core);
+    }
     let packing = identity.packing;
     channel.allow_messages(packing.max_bytes as u64);
     let data =
@@ -230,6 +234,7 @@ fn enter_cluster(
         max_message,
         beat,
         idle_poll,
+        core,
         json,
         regions,
         ..
@@ -265,6 +270,7 @@ fn enter_cluster(
             beat: (beat > 0).then(|| Duration::from_nanos(beat).max(SHORTEST_BEAT)),
             idle_poll: Duration::from_nanos(idle_poll).min(MAX_IDLE_POLL),
         },
+        core: core.map(|core| core as usize),
     };
     Ok((identity, SlotMeter::new(page, Slot(slot), thread::process_clock()), regions))
 }

@@ -132,6 +132,7 @@ impl ProcessBackend {
             max_message: self.common.packing.max_bytes as u64,
             beat: pace.beat.map_or(0, nanoseconds),
             idle_poll: nanoseconds(pace.idle_poll),
+            core: self.common.cores.of(spec.place).map(number).transpose()?,
             json: self.common.packing.codec == Codec::Json,
             data,
             regions: self.regions.words().map(region).collect(),

@@ -13,7 +13,7 @@ use socket2::Socket;
 use super::*;
 use crate::{
     accept::{Grant, Intake},
-    backend::Stream,
+    backend::{Stream, cores::Cores},
     config::Address,
     error::Error,
     event_loop::{EventLoop, timeout},
@@ -240,6 +240,7 @@ fn backend() -> ProcessBackend {
         name: "unit".into(),
         packing: PACKING,
         pace: Default::default(),
+        cores: Cores::usable(false),
         regions: Sizes::new(),
     })
     .unwrap()

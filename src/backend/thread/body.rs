@@ -5,10 +5,9 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use core_affinity::CoreId;
-
 use super::link::Far;
 use crate::{
+    backend::cores,
     error::{Error, ErrorKind},
     event_loop::EventLoop,
     shared::{SlotMeter, StatsPage},
@@ -16,20 +15,11 @@ use crate::{
     worker::{self, Body, Ended, Given, Identity, Link as _, Note},
 };
 
-pub(super) fn run(
-    identity: Identity,
-    given: Given,
-    far: Far,
-    core: Option<CoreId>,
-    stats: Arc<StatsPage>,
-    body: &Body,
-) {
+pub(super) fn run(identity: Identity, given: Given, far: Far, stats: Arc<StatsPage>, body: &Body) {
     thread::show_as(&format!("bimodal-w-{}", identity.worker));
     thread::leave_signals_to_others();
-    if let Some(core) = core
-        && !core_affinity::set_for_current(core)
-    {
-        log::warn!("worker {} is not pinned: core {} is not available", identity.worker, core.id);
+    if let Some(core) = identity.core {
+        cores::pin(identity.worker, core);
     }
     let ended = live(identity, given, &far, stats, body);
     far.ended(ended);

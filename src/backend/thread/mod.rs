@@ -14,8 +14,6 @@ use std::{
     thread::JoinHandle,
 };
 
-use core_affinity::CoreId;
-
 use super::{Backend, Common, Event, Force, Outfit, WorkerSpec};
 use crate::{
     accept::Offer,
@@ -37,8 +35,6 @@ const EVENTS_PER_POLL: usize = 1024;
 /// The backend of [`Mode::Thread`](crate::Mode::Thread).
 pub(crate) struct ThreadBackend {
     common: Common,
-    /// The cores to pin to, as they were before any thread was pinned; empty if none is.
-    cores: Vec<CoreId>,
     body: Body,
     stats: Arc<StatsPage>,
     regions: Regions,
@@ -58,26 +54,21 @@ struct Running {
 }
 
 impl ThreadBackend {
-    /// A backend without workers; each will be pinned to a core if `pin`, and the pool keeps off the cores of
-    /// so many loops if it can.
+    /// A backend without workers; the pool keeps off the cores of so many loops if it can.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Io`]: a region could not be made. [`ErrorKind::Setting`]: the pool cannot be.
     pub(crate) fn new(
         common: Common,
-        pin: bool,
         (pool, loops): (PoolSettings, usize),
         body: Body,
     ) -> Result<Self> {
-        let cores = if pin { usable_cores() } else { Vec::new() };
-        let without_a_loop = cores.iter().skip(loops).map(|core| core.id).collect();
         let stats = StatsPage::heap();
         Ok(Self {
-            pool: pool.or_cores(without_a_loop).build()?,
+            pool: pool.or_cores(common.cores.without(loops)).build()?,
             regions: Regions::anonymous(&common.regions, &stats)?,
             common,
-            cores,
             body,
             stats,
             workers: HashMap::new(),
@@ -85,11 +76,6 @@ impl ThreadBackend {
             pending: Vec::new(),
             told: Vec::new(),
         })
-    }
-
-    fn core_for(&self, spec: &WorkerSpec) -> Option<CoreId> {
-        let index = spec.place.checked_rem(self.cores.len())?;
-        self.cores.get(index).copied()
     }
 
     fn spawn(&self, spec: WorkerSpec, far: Far) -> io::Result<JoinHandle<()>> {
@@ -100,8 +86,9 @@ impl ThreadBackend {
             cluster: self.common.name.clone(),
             packing: self.common.packing,
             pace: self.common.pace,
+            core: self.common.cores.of(spec.place),
         };
-        let (core, stats, body) = (self.core_for(&spec), self.stats.clone(), self.body.clone());
+        let (stats, body) = (self.stats.clone(), self.body.clone());
         let mut builder =
             std::thread::Builder::new().name(format!("bimodal-worker-{}", spec.worker));
         if let Some(bytes) = spec.outfit.stack_size {
@@ -109,7 +96,7 @@ impl ThreadBackend {
         }
         let Outfit { args, vars, data, .. } = spec.outfit;
         let given = Given::new(args, vars, data, self.regions.clone(), self.pool.clone());
-        builder.spawn(move || body::run(identity, given, far, core, stats, &body))
+        builder.spawn(move || body::run(identity, given, far, stats, &body))
     }
 
     fn take_in(&mut self, up: Up, events: &mut Vec<Event>) {
@@ -234,11 +221,4 @@ fn gone(worker: WorkerId, near: &Near, status: ExitStatus) -> impl Iterator<Item
     let unseen: Vec<Offer> = near.unseen_offers();
     let returned = unseen.into_iter().map(move |offer| Event::Returned { worker, offer });
     returned.chain([Event::Closed { worker }, Event::Exited { worker, status }])
-}
-
-/// Cores in the affinity mask. Ids from 1024 on are left out: pinning to one would abort the process.
-fn usable_cores() -> Vec<CoreId> {
-    let mut cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.retain(|core| core.id < 1024);
-    cores
 }
