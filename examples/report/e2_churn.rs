@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bimodal::{Scheduling, load::Reuse};
+use bimodal::{Mode, Scheduling, load::Reuse};
 use serde_json::Value;
 
 use crate::{
@@ -30,6 +30,10 @@ const LIVES: [(&str, Reuse); 2] = [("close", Reuse::Close), ("25", Reuse::Reques
 const POLICIES: [Scheduling; 3] =
     [Scheduling::RoundRobin, Scheduling::Shared, Scheduling::ReusePort];
 
+/// `shared` once more, with `--pin` as it is not by default, and how the arm's name ends.
+const OTHERWISE: [(Mode, &str, &str); 2] =
+    [(Mode::Process, "true", "pinned"), (Mode::Thread, "false", "not pinned")];
+
 const NODE: &str = "node cluster";
 
 pub(crate) struct Churn;
@@ -49,6 +53,7 @@ impl Experiment for Churn {
 
     fn cells(&self, plan: &Plan, programs: &Programs) -> Vec<Cell> {
         let mut arms = crossed(&POLICIES);
+        arms.extend(OTHERWISE.map(|(mode, _, end)| (otherwise(mode, end), Some(mode))));
         arms.extend(rivals::present(programs).map(|name| (name.to_owned(), None)));
         let expected = (length(plan) + warmup(plan)) * LIVES.len() as u32;
         interleaved(&arms, plan.either(4, 2), expected + Duration::from_millis(300))
@@ -100,9 +105,17 @@ fn warmup(plan: &Plan) -> Duration {
 
 fn start(arm: &str, bench: &Bench<'_>, close: bool) -> Result<Server> {
     match mode_and_policy(arm) {
-        Some((mode, policy)) => Server::lab(bench.programs, mode, policy, WORKERS, &[]),
+        Some((mode, policy)) => {
+            let pin = OTHERWISE.iter().find(|(mode, _, end)| arm == otherwise(*mode, end));
+            let more: Vec<_> = pin.into_iter().flat_map(|(_, pin, _)| ["--pin", *pin]).collect();
+            Server::lab(bench.programs, mode, policy, WORKERS, &more)
+        }
         None => rivals::start(bench.programs, arm, WORKERS, close),
     }
+}
+
+fn otherwise(mode: Mode, end: &str) -> String {
+    format!("{mode}/{}/{end}", Scheduling::Shared)
 }
 
 struct Found {
@@ -184,6 +197,16 @@ impl Found {
                 "handing a descriptor over against moving a stream",
             ),
             ("thread/shared", "process/shared", "threads against processes, at one accept queue"),
+            (
+                "thread/shared",
+                "thread/shared/not pinned",
+                "threads that are pinned against those that are not",
+            ),
+            (
+                "process/shared/pinned",
+                "process/shared",
+                "processes that are pinned against those that are not",
+            ),
         ];
         let line = |(a, b, what): (&str, &str, &str)| {
             let times = self.cost(a, b)?.times();
@@ -219,7 +242,8 @@ impl Found {
     }
 
     fn decision(&self) -> Decision {
-        let ours = self.arms.iter().filter(|(arm, _)| mode_and_policy(arm).is_some());
+        let is_default = |arm: &str| arm.matches('/').count() == 1;
+        let ours = self.arms.iter().filter(|(arm, _)| is_default(arm));
         let cost = |arm: &String| median(&self.cpu(arm, "close"));
         let best = choice::least(ours.map(|(arm, _)| (cost(arm), arm.as_str())));
         let why = format!("the least CPU per connection: {:.1} us", best.value);
