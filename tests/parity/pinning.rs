@@ -28,14 +28,31 @@ fn each_its_own(scene: &Scene) {
     assert_eq!(cores, expected, "one after the other, and from the first again");
 }
 
-/// A scene has a thread of its own, so a mask set here binds only this one and what it starts. In a worker process it
-/// is what its primary's was.
 fn keeps_to_the_mask(scene: &Scene) {
     let last = *own_cores().last().unwrap();
-    let mut mask = CpuSet::new();
-    mask.set(last);
-    sched_setaffinity(None, &mask).unwrap();
+    let _mask = Mask::of(last);
     assert_eq!(cores_of_workers(scene.builder().pin(true), 2), [[last], [last]]);
+}
+
+/// Binds this thread, and what it starts, to one core. The next scene on this thread finds the mask as it was.
+struct Mask {
+    before: CpuSet,
+}
+
+impl Mask {
+    fn of(core: usize) -> Self {
+        let before = sched_getaffinity(None).unwrap();
+        let mut mask = CpuSet::new();
+        mask.set(core);
+        sched_setaffinity(None, &mask).unwrap();
+        Self { before }
+    }
+}
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        sched_setaffinity(None, &self.before).unwrap();
+    }
 }
 
 fn left_out(scene: &Scene) {
