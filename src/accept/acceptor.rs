@@ -69,7 +69,6 @@ impl Acceptor {
             return None;
         }
         self.look();
-        self.waiting = self.waiting.max(1);
         match self.poll_source(cx) {
             Poll::Ready(accepted) => accepted.ok().map(Socket::from),
             Poll::Pending => None,

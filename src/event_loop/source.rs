@@ -48,9 +48,9 @@ impl<T: AsFd> Source<T> {
     /// Without a current loop on this thread.
     #[track_caller]
     pub fn new(io: T, interest: Interest) -> io::Result<Self> {
-        let fd = io.as_fd().as_raw_fd();
-        let registration = Registration::new(current(), fd, interest)?;
-        Ok(Source { registration, io })
+        let source = Self::new_lazy(io, interest)?;
+        source.registration.register_if_due()?;
+        Ok(source)
     }
 
     /// As [`new`](Self::new), but the kernel learns of it when a task first waits in [`poll_read_io`](Self::poll_read_io)
@@ -58,9 +58,7 @@ impl<T: AsFd> Source<T> {
     /// nothing.
     #[track_caller]
     pub(crate) fn new_lazy(io: T, interest: Interest) -> io::Result<Self> {
-        let mut source = Self::shared(io)?;
-        source.registration.due = Some(interest);
-        Ok(source)
+        Self::unregistered(io, Some(interest))
     }
 
     /// For a descriptor that has no duplicate anywhere: closing it ends its registration (epoll(7)), so dropping the
@@ -74,8 +72,13 @@ impl<T: AsFd> Source<T> {
     /// descriptor.
     #[track_caller]
     pub(crate) fn shared(io: T) -> io::Result<Self> {
-        let fd = io.as_fd().as_raw_fd();
-        Ok(Source { registration: Registration::unregistered(current(), fd)?, io })
+        Self::unregistered(io, None)
+    }
+
+    #[track_caller]
+    fn unregistered(io: T, due: Option<Interest>) -> io::Result<Self> {
+        let registration = Registration::new(current(), io.as_fd().as_raw_fd(), due)?;
+        Ok(Source { registration, io })
     }
 
     /// Waits for reading at the end of the line of these loops, unless it does already: the kernel wakes the first of
@@ -259,40 +262,28 @@ struct Registration {
     fd: RawFd,
     /// The kernel knows of it.
     registered: Cell<bool>,
-    /// What the kernel is to tell of once somebody waits.
+    /// What the kernel is to tell of; nothing where a source joins and leaves a line instead.
     due: Option<Interest>,
     /// The descriptor is about to be closed when this is dropped, and has no duplicate.
     sole: bool,
 }
 
 impl Registration {
-    fn new(core: Rc<Core>, fd: RawFd, interest: Interest) -> io::Result<Registration> {
-        let registration = Registration::unregistered(core, fd)?;
-        registration.register(interest)?;
-        Ok(registration)
-    }
-
     /// With a place in the table alone.
-    fn unregistered(core: Rc<Core>, fd: RawFd) -> io::Result<Registration> {
+    fn new(core: Rc<Core>, fd: RawFd, due: Option<Interest>) -> io::Result<Registration> {
         let readiness = Rc::<Readiness>::default();
         let token = core.sources.borrow_mut().insert(&readiness)?;
         let registered = Cell::new(false);
-        Ok(Registration { core, readiness, token, fd, registered, due: None, sole: false })
+        Ok(Registration { core, readiness, token, fd, registered, due, sole: false })
     }
 
     /// What is ready by now counts as an event.
-    fn register(&self, interest: Interest) -> io::Result<()> {
+    fn register_if_due(&self) -> io::Result<()> {
+        let Some(interest) = self.due.filter(|_| !self.registered.get()) else { return Ok(()) };
         let poll = self.core.poll.borrow();
         poll.registry().register(&mut SourceFd(&self.fd), self.token, interest)?;
         self.registered.set(true);
         Ok(())
-    }
-
-    fn register_if_due(&self) -> io::Result<()> {
-        match self.due {
-            Some(interest) if !self.registered.get() => self.register(interest),
-            _ => Ok(()),
-        }
     }
 
     fn deregister(&self) {
