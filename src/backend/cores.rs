@@ -5,7 +5,7 @@
 
 use core_affinity::CoreId;
 
-use crate::id::WorkerId;
+use crate::worker::Identity;
 
 /// Where `cpu_set_t` ends (`CPU_SET(3)`): trying to pin to a core beyond would end the process.
 const LIMIT: usize = 1024;
@@ -34,9 +34,10 @@ impl Cores {
     }
 }
 
-/// Pins the calling thread, and what it will start.
-pub(crate) fn pin(worker: WorkerId, core: usize) {
+/// Pins the calling thread, which is this worker's, and what it will start.
+pub(crate) fn pin(identity: &Identity) {
+    let Some(core) = identity.core else { return };
     if core >= LIMIT || !core_affinity::set_for_current(CoreId { id: core }) {
-        log::warn!("worker {worker} is not pinned: core {core} is not available");
+        log::warn!("worker {} is not pinned: core {core} is not available", identity.worker);
     }
 }

@@ -25,12 +25,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::Socket;
 
 use super::{
-    super::cores,
     frames,
     spawn::{MARKER, Marker},
 };
 use crate::{
     accept::{Grant, Intake, Offer},
+    backend::cores,
     channel::{Channel, Credit, Fault, Incoming, Load, Pressure, Receipt},
     config::{MAX_IDLE_POLL, Memory},
     error::{Context as _, Error, ErrorKind, Result},
@@ -166,9 +166,7 @@ fn begin(invitation: Invitation, pool: Pool) -> Result<Begun> {
     let (frame, descriptors) = welcomed?;
     let has_data = matches!(frame, Frame::Welcome { data: true, .. });
     let (identity, meter, regions) = enter_cluster(invitation.worker, frame, descriptors)?;
-    if let Some(core) = identity.core {
-        cores::pin(identity.worker, core);
-    }
+    cores::pin(&identity);
     let packing = identity.packing;
     channel.allow_messages(packing.max_bytes as u64);
     let data =

@@ -18,9 +18,7 @@ use crate::{
 pub(super) fn run(identity: Identity, given: Given, far: Far, stats: Arc<StatsPage>, body: &Body) {
     thread::show_as(&format!("bimodal-w-{}", identity.worker));
     thread::leave_signals_to_others();
-    if let Some(core) = identity.core {
-        cores::pin(identity.worker, core);
-    }
+    cores::pin(&identity);
     let ended = live(identity, given, &far, stats, body);
     far.ended(ended);
 }
