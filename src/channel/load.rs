@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crossbeam_utils::CachePadded;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Messages under way in one direction.
@@ -61,19 +63,23 @@ pub(crate) fn check_room(load: Load, bytes: usize) -> Result<Flow> {
     Ok(if load.reaches(Load::SLOW) { Flow::Slow } else { Flow::Go })
 }
 
-/// A [`Load`] that both ends of a direction keep: the sender adds, whoever takes subtracts.
+/// A [`Load`] that both ends of a direction keep: the sender adds, whoever takes subtracts. On a cache line of its own,
+/// since its neighbours in memory are often the other end's.
 #[derive(Debug, Default)]
-pub(crate) struct Pressure {
+pub(crate) struct Pressure(CachePadded<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 impl Pressure {
     pub(crate) fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Relaxed);
+        self.0.messages.fetch_add(1, Relaxed);
         // A message that is moved has none: one write less to a line that both ends write.
         if bytes > 0 {
-            self.bytes.fetch_add(bytes, Relaxed);
+            self.0.bytes.fetch_add(bytes, Relaxed);
         }
     }
 
@@ -85,12 +91,12 @@ impl Pressure {
                     .fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(amount)));
             }
         };
-        less(&self.messages, messages);
-        less(&self.bytes, bytes);
+        less(&self.0.messages, messages);
+        less(&self.0.bytes, bytes);
     }
 
     pub(crate) fn load(&self) -> Load {
-        Load { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+        Load { messages: self.0.messages.load(Relaxed), bytes: self.0.bytes.load(Relaxed) }
     }
 }
 

@@ -30,9 +30,9 @@ pub(crate) struct Line {
     way: Way,
     packing: Packing,
     /// Messages to the worker that its body has not taken.
-    pressure: Arc<CachePadded<Pressure>>,
+    pressure: Arc<Pressure>,
     /// Messages from the worker that the program has not taken.
-    upward: Arc<CachePadded<Pressure>>,
+    upward: Arc<Pressure>,
     /// What the program took since the worker could last see it.
     credit: Arc<CachePadded<Mutex<Credit>>>,
     program: Arc<CachePadded<Mutex<Option<Program>>>>,
@@ -97,12 +97,12 @@ impl Line {
         self.pressure.load()
     }
 
-    pub(crate) fn pressure(&self) -> &Arc<CachePadded<Pressure>> {
+    pub(crate) fn pressure(&self) -> &Arc<Pressure> {
         &self.pressure
     }
 
     /// Messages from the worker that the program has not taken.
-    pub(crate) fn upward(&self) -> &Arc<CachePadded<Pressure>> {
+    pub(crate) fn upward(&self) -> &Arc<Pressure> {
         &self.upward
     }
 
