@@ -1,16 +1,18 @@
 //! No request is lost while workers come and go: every one ends in a named column, and the table is asserted.
 //!
 //! A request is lost if its connection was refused, or ended without the answer although the request had been sent.
-//! A kept connection that was closed before the next request is an ordinary end.
+//! A kept connection that was closed before the next request is an ordinary end, and so is one whose client was held
+//! up by its machine for longer than a drain promises to wait.
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bimodal::{
@@ -20,8 +22,11 @@ use bimodal::{
 use crate::{
     supervising::{decision, served},
     support::{
-        Scenario, Scene, both, client::Client, events::until, ledger::Ledger, only, system,
-        wait_until,
+        Scenario, Scene, both,
+        client::{Answer, Client},
+        events::until,
+        ledger::Ledger,
+        only, system, wait_until,
     },
 };
 
@@ -41,6 +46,10 @@ pub const SCENARIOS: &[Scenario] = &[
 /// Clients of each kind.
 const KEEPING: usize = 3;
 const NEW: usize = 2;
+
+/// For how long a drain waits for the next request of a connection, and for the first one.
+const NEXT: Duration = Duration::from_millis(250);
+const FIRST: Duration = Duration::from_secs(1);
 
 /// What the clients saw.
 #[derive(Default)]
@@ -106,24 +115,49 @@ fn under_load(address: &Address, work: impl FnOnce(&Books)) -> Books {
     books
 }
 
+/// A connection, and until when its next request will be answered even if a drain comes.
+struct Promised {
+    client: Client,
+    since: Instant,
+    time: Duration,
+}
+
+impl Promised {
+    fn connect(address: &Address) -> io::Result<Self> {
+        let since = Instant::now();
+        Ok(Self { client: Client::connect(address)?, since, time: FIRST })
+    }
+
+    /// An answer; `None` if there is none and the request was sent too late for one to be promised.
+    fn get(&mut self) -> io::Result<Option<Answer>> {
+        let begun = Instant::now();
+        let sent = self.client.request("/");
+        let is_late = self.since.elapsed() >= self.time;
+        let answer = sent.and_then(|()| self.client.answer());
+        (self.since, self.time) = (begun, NEXT);
+        if is_late { Ok(answer.ok()) } else { answer.map(Some) }
+    }
+}
+
 /// Requests on one connection, with pauses, for as long as it lasts; then on the next one.
 fn keep_asking(number: usize, address: &Address, books: &Books) {
     while books.goes_on() {
-        let mut client = match Client::connect(address) {
-            Ok(client) => client,
+        let mut connection = match Promised::connect(address) {
+            Ok(connection) => connection,
             Err(error) => return books.kept.count(format!("refused: {error}")),
         };
         let mut worker = 0;
-        while books.goes_on() && !client.is_closed() {
-            match client.get("/") {
-                Ok(answer) if answer.status == 200 => {
+        while books.goes_on() && !connection.client.is_closed() {
+            match connection.get() {
+                Ok(None) => break,
+                Ok(Some(answer)) if answer.status == 200 => {
                     books.kept.count("ok");
                     worker = answer.text().parse().unwrap();
                     if answer.header("connection") == Some("close") {
                         break;
                     }
                 }
-                Ok(answer) => books.kept.count(format!("status {}", answer.status)),
+                Ok(Some(answer)) => books.kept.count(format!("status {}", answer.status)),
                 Err(error) => {
                     books.kept.count(format!("lost: {:?}", error.kind()));
                     books.lost.lock().unwrap().push((number, worker));
@@ -138,11 +172,12 @@ fn keep_asking(number: usize, address: &Address, books: &Books) {
 /// Each request on a connection of its own.
 fn ask_anew(address: &Address, books: &Books) {
     while books.goes_on() {
-        match Client::connect(address) {
+        match Promised::connect(address) {
             Err(error) => books.new.count(format!("refused: {error}")),
-            Ok(mut client) => match client.get("/") {
-                Ok(answer) if answer.status == 200 => books.new.count("ok"),
-                Ok(answer) => books.new.count(format!("status {}", answer.status)),
+            Ok(mut connection) => match connection.get() {
+                Ok(None) => (),
+                Ok(Some(answer)) if answer.status == 200 => books.new.count("ok"),
+                Ok(Some(answer)) => books.new.count(format!("status {}", answer.status)),
                 Err(error) => books.new.count(format!("lost: {:?}", error.kind())),
             },
         }
