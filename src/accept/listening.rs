@@ -125,7 +125,7 @@ impl Listening {
             }
         };
         if !options.datagram {
-            entrance.sockets().try_for_each(|(_, socket)| socket.listen(options.backlog))?;
+            entrance.sockets().try_for_each(|(_, socket)| socket.listen(options))?;
         }
         let mut taken = Self::new(key, address, options, entrance, rules);
         taken.file_comes = file;
@@ -398,7 +398,7 @@ impl Listening {
             return Ok(());
         }
         self.options.backlog = backlog;
-        self.entrance.sockets().try_for_each(|(_, socket)| socket.listen(backlog))
+        self.entrance.sockets().try_for_each(|(_, socket)| socket.listen(self.options))
     }
 
     fn member(&mut self, worker: WorkerId) -> Option<&mut Member> {

@@ -120,6 +120,18 @@ impl ListenOptions {
         self
     }
 
+    /// Whether the kernel keeps a connection to itself until the client has sent something
+    /// (`TCP_DEFER_ACCEPT`, tcp(7); nginx: `deferred`). Default false. A Unix socket has no such thing.
+    ///
+    /// It comes together with its first bytes then, which saves a wake-up and three system calls. Whoever
+    /// says nothing comes after about a second. Not for a server that speaks first: its clients would wait for
+    /// that second. If workers that share an address differ, the first counts; a socket that was bound
+    /// before the program was started has what it had, if none asks for this.
+    pub fn defer_accept(mut self, defer_accept: bool) -> Self {
+        self.socket.defer_accept = defer_accept;
+        self
+    }
+
     /// Whether small writes leave at once (`TCP_NODELAY`; Node: `noDelay`). Default true.
     pub fn no_delay(mut self, no_delay: bool) -> Self {
         self.stream.no_delay = no_delay;
@@ -233,6 +245,7 @@ pub(crate) struct SocketOptions {
     /// A socket for datagrams instead of connections.
     pub(crate) datagram: bool,
     pub(crate) backlog: u32,
+    pub(crate) defer_accept: bool,
     pub(crate) ipv6_only: bool,
     pub(crate) reuse_address: bool,
     pub(crate) readable_all: bool,

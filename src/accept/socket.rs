@@ -61,7 +61,7 @@ impl ListeningSocket {
             Address::Host(..) => return Err(Errno::INVAL.into()),
         };
         if !options.datagram {
-            made.listen(options.backlog)?;
+            made.listen(options)?;
             made.ours = !matches!(address, Address::Fd(_));
         }
         Ok(made)
@@ -122,9 +122,13 @@ impl ListeningSocket {
         self.file.is_some()
     }
 
-    /// Sets how many connections wait in the kernel.
-    pub(crate) fn listen(&self, backlog: u32) -> io::Result<()> {
-        self.socket.listen(backlog.min(i32::MAX as u32) as i32)
+    /// Lets connections come; again, to change how many wait in the kernel.
+    pub(crate) fn listen(&self, options: SocketOptions) -> io::Result<()> {
+        self.socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
+        if options.defer_accept && self.socket.domain()? != Domain::UNIX {
+            crate::sys::socket::defer_accept(&self.socket)?;
+        }
+        Ok(())
     }
 
     /// Where it really is: the port is never 0.
@@ -358,6 +362,7 @@ mod tests {
     const OPTIONS: SocketOptions = SocketOptions {
         datagram: false,
         backlog: 16,
+        defer_accept: false,
         ipv6_only: false,
         reuse_address: false,
         readable_all: false,

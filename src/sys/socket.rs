@@ -1,8 +1,9 @@
-//! What the kernel tells of a listening socket.
+//! What the kernel tells of a listening socket, and what it is told.
 
 #![allow(unsafe_code)]
 
 use std::{
+    io,
     mem::{MaybeUninit, size_of},
     os::fd::{AsFd, AsRawFd},
 };
@@ -26,6 +27,23 @@ pub(crate) fn backlog(socket: impl AsFd) -> Option<u32> {
     // SAFETY: it is numbers only, which were all zero before the kernel wrote some of them.
     let info = unsafe { info.assume_init() };
     (answer == 0 && info.tcpi_state == LISTEN).then_some(info.tcpi_unacked)
+}
+
+/// Has the kernel keep connections to a listening TCP socket back until they bring bytes, or for a second: one
+/// retransmission of its SYN-ACK, the least there is (`TCP_DEFER_ACCEPT`, tcp(7)).
+pub(crate) fn defer_accept(socket: impl AsFd) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the descriptor is borrowed for the call, and `seconds` has the size that is given.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether connections may wait to be accepted: only TCP says.

@@ -144,6 +144,8 @@ pub(crate) struct ListenOptions {
     pub(crate) backlog: u32,
     /// A socket for datagrams instead of connections.
     pub(crate) datagram: bool,
+    /// Whether a connection comes with its first bytes.
+    pub(crate) defer_accept: bool,
     /// Whether an IPv6 socket leaves IPv4 alone.
     pub(crate) ipv6_only: bool,
     /// Whether several sockets may have the address.
@@ -236,6 +238,7 @@ impl ListenOptions {
     pub(super) fn write(&self, to: &mut Writer) {
         to.u32(self.backlog);
         to.bool(self.datagram);
+        to.bool(self.defer_accept);
         to.bool(self.ipv6_only);
         to.bool(self.reuse_address);
         to.bool(self.readable_all);
@@ -246,6 +249,7 @@ impl ListenOptions {
         Ok(Self {
             backlog: from.u32("a backlog")?,
             datagram: from.bool("datagram")?,
+            defer_accept: from.bool("defer_accept")?,
             ipv6_only: from.bool("ipv6_only")?,
             reuse_address: from.bool("reuse_address")?,
             readable_all: from.bool("readable_all")?,

@@ -29,7 +29,7 @@ pub(crate) use frame::Frame;
 use frame::kind;
 
 /// The protocol's version. Both sides must have the same one; it is the first thing they tell each other.
-pub(crate) const VERSION: u16 = 6;
+pub(crate) const VERSION: u16 = 7;
 
 /// The largest packet, in bytes; well below what a `SOCK_SEQPACKET` takes with default buffers.
 pub(crate) const PACKET_LIMIT: usize = 64 * 1024;

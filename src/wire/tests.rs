@@ -129,9 +129,17 @@ fn from_primary() -> impl Strategy<Value = Frame> {
 }
 
 fn from_worker() -> impl Strategy<Value = Frame> {
-    let options = (any::<u32>(), any::<[bool; 5]>()).prop_map(|(backlog, flags)| {
-        let [datagram, ipv6_only, reuse_address, readable_all, writable_all] = flags;
-        ListenOptions { backlog, datagram, ipv6_only, reuse_address, readable_all, writable_all }
+    let options = (any::<u32>(), any::<[bool; 6]>()).prop_map(|(backlog, flags)| {
+        let [datagram, defer_accept, ipv6_only, reuse_address, readable_all, writable_all] = flags;
+        ListenOptions {
+            backlog,
+            datagram,
+            defer_accept,
+            ipv6_only,
+            reuse_address,
+            readable_all,
+            writable_all,
+        }
     });
     prop_oneof![
         (any::<u64>(), any::<u32>()).prop_map(|(worker, pid)| Frame::Hello {
@@ -338,8 +346,8 @@ fn the_first_error_of_a_packet_is_named() {
 #[test]
 fn another_version_is_recognised_whatever_follows_it() {
     for kind in [kind::HELLO, kind::WELCOME] {
-        let error = refused(&[kind, 7, 0, 1, 2, 3]);
-        assert_eq!(error, WireError::Version { theirs: 7, ours: VERSION });
+        let error = refused(&[kind, 0xee, 0, 1, 2, 3]);
+        assert_eq!(error, WireError::Version { theirs: 0xee, ours: VERSION });
     }
 }
 

@@ -71,7 +71,7 @@ impl Worker {
         let options = ListenOptions::default();
         let adopted = ListeningSocket::adopt(listener.into(), false);
         let adopted = adopted.and_then(|socket| {
-            socket.listen(options.socket.backlog)?;
+            socket.listen(options.socket)?;
             Ok(socket)
         });
         let text = || "cannot listen on a socket that is not a bound stream socket".into();

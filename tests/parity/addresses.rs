@@ -9,6 +9,7 @@ use std::{
         unix::{fs::PermissionsExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use bimodal::{Address, AddressKind, Event, Mode, Scheduling, Setup, Worker};
@@ -54,6 +55,16 @@ pub const SCENARIOS: &[Scenario] = &[
     both("ipv6_only_leaves_ipv4_alone_under_shared", |scene| ipv6_only(scene, Scheduling::Shared))
         .proves(&["LST-21"]),
     both("the_largest_backlog_counts", backlog).proves(&["LST-22"]),
+    both("a_deferred_client_is_met_when_it_speaks_under_round_robin", |scene| {
+        deferred(scene, Scheduling::RoundRobin);
+    }),
+    both("a_deferred_client_is_met_when_it_speaks_under_shared", |scene| {
+        deferred(scene, Scheduling::Shared);
+    }),
+    both("a_deferred_client_is_met_when_it_speaks_under_reuse_port", |scene| {
+        deferred(scene, Scheduling::ReusePort);
+    }),
+    both("an_exclusive_listener_defers_and_a_unix_socket_has_nothing_to_defer", deferred_alone),
     both("a_relative_path_starts_at_the_workers_directory", relative).proves(&["LST-23", "EVT-11"]),
     both("a_path_may_be_long", long_path).proves(&["LST-23"]),
     both("a_socket_file_of_a_killed_primary_is_replaced", stale).proves(&["LST-25"]),
@@ -225,6 +236,48 @@ fn ipv6_only(scene: &Scene, scheduling: Scheduling) {
         greeting(&at("[::1]", port)).unwrap();
         ports[0] == ports[1] && TcpListener::bind(("0.0.0.0", port)).is_ok()
     });
+}
+
+/// The workers greet whoever they meet.
+fn deferred(scene: &Scene, scheduling: Scheduling) {
+    let mut party = Party::of(scene.builder().scheduling(scheduling), 2);
+    let address = own_address(scene, 4000);
+    for worker in 0..2 {
+        assert_eq!(party.told(worker, listen_deferred(&address)), address);
+    }
+    meet_when_they_speak(&address.parse().unwrap());
+}
+
+fn deferred_alone(scene: &Scene) {
+    let directory = Scratch::new(scene);
+    let mut party = Party::of(scene.builder(), 1);
+    let Order::Listen(ask) = listen_deferred("127.0.0.1:0") else { unreachable!() };
+    let alone = Order::Listen(Ask { exclusive: true, ..ask });
+    meet_when_they_speak(&party.told(0, alone).parse().unwrap());
+    let path = Address::Unix(directory.file("s"));
+    party.told(0, listen_deferred(&path.to_string()));
+    assert_eq!(greeting(&path).unwrap(), "1");
+}
+
+fn listen_deferred(address: &str) -> Order {
+    Order::Listen(Ask { address: address.into(), defer_accept: true, keep: true, ..Ask::default() })
+}
+
+/// Silent clients are met after a second, which the kernel counts: never much earlier, whatever the machine does. Those
+/// that speak are met, too, though not one is silent for as long.
+fn meet_when_they_speak(address: &Address) {
+    let silent: Vec<_> =
+        (0..4).map(|_| (Instant::now(), Client::connect(address).unwrap())).collect();
+    for _ in 0..4 {
+        let mut speaks = Client::connect(address).unwrap();
+        speaks.send(b"hello").unwrap();
+        speaks.line().unwrap();
+    }
+    for (connected, mut client) in silent {
+        client.line().unwrap();
+        let waited = connected.elapsed();
+        assert!(waited > Duration::from_millis(900), "met after {waited:?}");
+    }
 }
 
 /// A Unix socket says at once that its backlog is full.

@@ -51,6 +51,7 @@ pub struct Ask {
     pub reuse_port: bool,
     pub ipv6_only: bool,
     pub backlog: Option<u32>,
+    pub defer_accept: bool,
     pub max: Option<usize>,
     pub drop_excess: bool,
     pub data: Option<Vec<u8>>,
@@ -310,6 +311,7 @@ fn options(ask: &Ask) -> ListenOptions {
         .exclusive(ask.exclusive)
         .reuse_port(ask.reuse_port)
         .ipv6_only(ask.ipv6_only)
+        .defer_accept(ask.defer_accept)
         .drop_excess(ask.drop_excess)
         .readable_all(ask.open_to_all)
         .writable_all(ask.open_to_all);

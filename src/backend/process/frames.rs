@@ -108,19 +108,43 @@ pub(super) fn address_of(address: wire::Address) -> Address {
 }
 
 fn socket_options(options: SocketOptions) -> wire::ListenOptions {
-    let SocketOptions { datagram, backlog, ipv6_only, reuse_address, readable_all, writable_all } =
-        options;
-    wire::ListenOptions { backlog, datagram, ipv6_only, reuse_address, readable_all, writable_all }
+    let SocketOptions {
+        datagram,
+        backlog,
+        defer_accept,
+        ipv6_only,
+        reuse_address,
+        readable_all,
+        writable_all,
+    } = options;
+    wire::ListenOptions {
+        backlog,
+        datagram,
+        defer_accept,
+        ipv6_only,
+        reuse_address,
+        readable_all,
+        writable_all,
+    }
 }
 
 fn options_of(options: wire::ListenOptions) -> SocketOptions {
     let wire::ListenOptions {
         backlog,
         datagram,
+        defer_accept,
         ipv6_only,
         reuse_address,
         readable_all,
         writable_all,
     } = options;
-    SocketOptions { datagram, backlog, ipv6_only, reuse_address, readable_all, writable_all }
+    SocketOptions {
+        datagram,
+        backlog,
+        defer_accept,
+        ipv6_only,
+        reuse_address,
+        readable_all,
+        writable_all,
+    }
 }
