@@ -39,6 +39,7 @@ const SCENARIOS: &[Scenario] = &[
     both("stored", stored::stored),
     both("echo_streams_8_mib", routes::echo_streams_8_mib),
     both("several_addresses", routes::several_addresses),
+    both("a_silent_client_is_met_late_unless_told_otherwise", routes::silent_clients),
     both("panic", faults::panic),
     both("crashes", faults::crashes),
     both("spin", faults::spin),

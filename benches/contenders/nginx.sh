@@ -1,10 +1,10 @@
 #!/bin/sh
 # nginx in the foreground from a temporary configuration, which goes away with it.
-# usage: nginx.sh LISTEN WORKERS        (nginx cannot take port 0)
+# usage: nginx.sh "ADDR:PORT [OPTION]..." WORKERS        (nginx cannot take port 0; OPTION: of its `listen`)
 set -eu
 
 if [ $# -ne 2 ]; then
-    echo "usage: $0 ADDR:PORT WORKERS" >&2
+    echo "usage: $0 \"ADDR:PORT [OPTION]...\" WORKERS" >&2
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)

@@ -20,9 +20,10 @@ mod stored;
 use std::{ffi::OsString, process::ExitCode, rc::Rc};
 
 use bimodal::{
-    Address, Cluster, Mode, Result, Scheduling, Worker, Workers, event_loop, http, pool::Pool,
+    Address, Cluster, ListenOptions, Mode, Result, Scheduling, Worker, Workers, event_loop, http,
+    pool::Pool,
 };
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use env_logger::Env;
 
 use data::Data;
@@ -66,6 +67,9 @@ struct Args {
     /// Whether each worker is pinned to a core [default: threads are, processes are not]
     #[arg(long, value_name = "true|false")]
     pin: Option<bool>,
+    /// Whether a connection stays in the kernel until its first bytes come, at most a second: HTTP clients speak first
+    #[arg(long, value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
+    defer_accept: bool,
     /// Keeps what /count and /session know in this directory [default of threads: in memory]
     #[cfg(feature = "store-lmdb")]
     #[arg(long, value_name = "DIRECTORY")]
@@ -128,22 +132,29 @@ fn run(args: Args) -> Result<()> {
     }
     let report = builder.run({
         let addresses = args.listen;
+        let options = ListenOptions::new().defer_accept(args.defer_accept);
         let data = args.data;
-        move |worker| serve(worker, mode, addresses.clone(), data)
+        move |worker| serve(worker, mode, addresses.clone(), options.clone(), data)
     })?;
     events::print_report(args.events, &report);
     Ok(())
 }
 
 /// A worker's body: one server per address, all on this worker's loop.
-async fn serve(worker: Worker, mode: Mode, addresses: Vec<Address>, data: Data) -> Result<()> {
+async fn serve(
+    worker: Worker,
+    mode: Mode,
+    addresses: Vec<Address>,
+    options: ListenOptions,
+    data: Data,
+) -> Result<()> {
     let _own = data.take(&worker)?;
     let lab = Rc::new(Lab::new(worker.clone(), mode));
     let mut servers = Vec::new();
     for address in addresses {
         let lab = Rc::clone(&lab);
         let service = http::service_fn(move |request| routes::answer(Rc::clone(&lab), request));
-        let listener = worker.listen(address).await?;
+        let listener = worker.listen_with(address, options.clone()).await?;
         servers.push(event_loop::spawn(http::serve(listener, service)));
     }
     for server in servers {

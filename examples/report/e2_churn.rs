@@ -30,9 +30,13 @@ const LIVES: [(&str, Reuse); 2] = [("close", Reuse::Close), ("25", Reuse::Reques
 const POLICIES: [Scheduling; 3] =
     [Scheduling::RoundRobin, Scheduling::Shared, Scheduling::ReusePort];
 
-/// `shared` once more, with `--pin` as it is not by default, and how the arm's name ends.
-const OTHERWISE: [(Mode, &str, &str); 2] =
-    [(Mode::Process, "true", "pinned"), (Mode::Thread, "false", "not pinned")];
+/// `shared` once more, with an option as it is not by default, and how the arm's name ends.
+const OTHERWISE: [(Mode, [&str; 2], &str); 4] = [
+    (Mode::Process, ["--pin", "true"], "pinned"),
+    (Mode::Thread, ["--pin", "false"], "not pinned"),
+    (Mode::Process, ["--defer-accept", "false"], "not deferred"),
+    (Mode::Thread, ["--defer-accept", "false"], "not deferred"),
+];
 
 const NODE: &str = "node cluster";
 
@@ -55,6 +59,9 @@ impl Experiment for Churn {
         let mut arms = crossed(&POLICIES);
         arms.extend(OTHERWISE.map(|(mode, _, end)| (otherwise(mode, end), Some(mode))));
         arms.extend(rivals::present(programs).map(|name| (name.to_owned(), None)));
+        if programs.rival("nginx").is_some() {
+            arms.push((rivals::DEFERRED.to_owned(), None));
+        }
         let expected = (length(plan) + warmup(plan)) * LIVES.len() as u32;
         interleaved(&arms, plan.either(4, 2), expected + Duration::from_millis(300))
     }
@@ -106,9 +113,9 @@ fn warmup(plan: &Plan) -> Duration {
 fn start(arm: &str, bench: &Bench<'_>, close: bool) -> Result<Server> {
     match mode_and_policy(arm) {
         Some((mode, policy)) => {
-            let pin = OTHERWISE.iter().find(|(mode, _, end)| arm == otherwise(*mode, end));
-            let more: Vec<_> = pin.into_iter().flat_map(|(_, pin, _)| ["--pin", *pin]).collect();
-            Server::lab(bench.programs, mode, policy, WORKERS, &more)
+            let other = OTHERWISE.iter().find(|(mode, _, end)| arm == otherwise(*mode, end));
+            let more = other.map_or(&[][..], |(_, option, _)| option);
+            Server::lab(bench.programs, mode, policy, WORKERS, more)
         }
         None => rivals::start(bench.programs, arm, WORKERS, close),
     }
@@ -207,6 +214,18 @@ impl Found {
                 "process/shared",
                 "processes that are pinned against those that are not",
             ),
+            (
+                "process/shared",
+                "process/shared/not deferred",
+                "connections that come with their request against those that come before it, processes",
+            ),
+            (
+                "thread/shared",
+                "thread/shared/not deferred",
+                "connections that come with their request against those that come before it, threads",
+            ),
+            ("process/shared", rivals::DEFERRED, "processes against nginx, both deferred"),
+            ("thread/shared", rivals::DEFERRED, "threads against nginx, both deferred"),
         ];
         let line = |(a, b, what): (&str, &str, &str)| {
             let times = self.cost(a, b)?.times();

@@ -18,13 +18,16 @@ pub(crate) const SERVERS: [(&str, &str); 6] = [
     ("pm2", PM2),
 ];
 
+/// nginx with the option that the lab has by default (`--defer-accept`).
+pub(crate) const DEFERRED: &str = "nginx deferred";
+
 /// The servers that can be started here, as arms without a mode.
 pub(crate) fn present(programs: &Programs) -> impl Iterator<Item = &'static str> {
     let there = SERVERS.iter().filter(|(_, needs)| programs.rival(needs).is_some());
     there.map(|(name, _)| *name)
 }
 
-/// Starts one of [`SERVERS`] with so many workers. `close`: every request will come on a connection of its own, which the
+/// Starts one of [`SERVERS`], or [`DEFERRED`], with so many workers. `close`: every request will come on a connection of its own, which the
 /// bare loop has to know.
 pub(crate) fn start(
     programs: &Programs,
@@ -32,15 +35,17 @@ pub(crate) fn start(
     workers: usize,
     close: bool,
 ) -> Result<Server> {
-    let needs = SERVERS.iter().find(|(server, _)| *server == name);
+    let server = if name == DEFERRED { "nginx" } else { name };
+    let needs = SERVERS.iter().find(|(known, _)| *known == server);
     let needs = needs.ok_or_else(|| format!("no server is called {name}"))?.1;
     let path = programs.rival(needs).ok_or_else(|| format!("{needs} is absent"))?;
     let workers = workers.to_string();
     let options = ["--listen", "127.0.0.1:0", "--workers", &workers];
-    let mut command = match name {
+    let mut command = match server {
         "nginx" => {
             let mut command = child::command(programs.contenders("nginx.sh"));
-            command.args([&free_address()?, &workers]);
+            let option = if name == DEFERRED { " deferred" } else { "" };
+            command.args([&format!("{}{option}", free_address()?), &workers]);
             command.env("PATH", path_with_sbin());
             return Server::start(&mut command);
         }

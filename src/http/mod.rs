@@ -12,6 +12,9 @@
 //! A service is any [`hyper::service::Service`] of requests, for which there are two adapters:
 //! [`service_fn`] for an async closure and [`tower`] for a tower service such as an axum `Router`.
 //! Its futures need not be `Send`.
+//!
+//! HTTP clients speak first, so a server of many short connections may listen with
+//! [`defer_accept`](crate::ListenOptions::defer_accept).
 
 mod answer;
 mod body;

@@ -4,15 +4,17 @@ use std::{
     collections::BTreeSet,
     io::{Read, Write},
     net::TcpStream,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
 
 use crate::{
-    start,
+    Lab, start,
     support::{
         DEADLINE, Scene,
         client::{Client, get},
+        wait_until,
     },
 };
 
@@ -118,4 +120,32 @@ pub fn several_addresses(scene: &Scene) {
     }
     lab.stop();
     assert!(!std::path::Path::new(&path).exists(), "the socket's file is left");
+}
+
+pub fn silent_clients(scene: &Scene) {
+    let second = Duration::from_millis(900);
+    let lab = start(scene.mode, &[]);
+    assert!(met_after(&lab) > second, "the kernel counts a second");
+    lab.stop();
+    let lab = start(scene.mode, &["--defer-accept", "false"]);
+    wait_until("a silent client to be met at once", || met_after(&lab) < second);
+    lab.stop();
+}
+
+/// How long it takes until a client that says nothing has been accepted.
+fn met_after(lab: &Lab) -> Duration {
+    let accepted = || {
+        let stats = lab.json("/stats");
+        let rows = stats.as_array().unwrap().iter();
+        rows.map(|row| row["connections_accepted"].as_u64().unwrap()).sum::<u64>()
+    };
+    let mut others = accepted();
+    let begun = Instant::now();
+    let _silent = Client::connect(&lab.address).unwrap();
+    wait_until("the silent client to be accepted", || {
+        // Asking takes a connection, too.
+        others += 1;
+        accepted() > others
+    });
+    begun.elapsed()
 }
