@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
+use super::TASK_POLLS_PER_TURN;
 use super::hook::{AskedHooks, Hooks};
 use super::source::Sources;
 use super::stats::{LoopStats, Meter};
@@ -200,7 +201,14 @@ impl Core {
         self.yielded.borrow_mut().push(waker);
     }
 
-    pub(super) fn wake_yielded(&self) {
+    /// What a turn does with what it has taken in.
+    pub(super) fn run(&self) {
+        self.wake_yielded();
+        self.expire_timers();
+        self.run_tasks();
+    }
+
+    fn wake_yielded(&self) {
         if self.yielded.borrow().is_empty() {
             return;
         }
@@ -213,7 +221,7 @@ impl Core {
         }
     }
 
-    pub(super) fn expire_timers(&self) {
+    fn expire_timers(&self) {
         let now = self.now.get();
         loop {
             let due = self.timers.borrow_mut().pop_due(now);
@@ -224,8 +232,8 @@ impl Core {
         }
     }
 
-    pub(super) fn run_tasks(&self, budget: usize) {
-        for _ in 0..budget {
+    fn run_tasks(&self) {
+        for _ in 0..TASK_POLLS_PER_TURN {
             let next = self.runnable.borrow_mut().pop();
             match next {
                 Some(key) => self.run_task(key),

@@ -13,19 +13,20 @@
 //!    without events.
 //! 3. Tell the hooks that were asked that the sleep is over.
 //! 4. Clear the bell, then take over the wake-ups from other threads.
-//! 5. Mark descriptors ready and wake who waits for them; wake the tasks that yielded.
-//! 6. Fire the timers that are due.
-//! 7. Poll tasks, urgent ones first, at most [`TASK_POLLS_PER_TURN`] times. The rest waits for the next turn.
+//! 5. Mark descriptors ready and wake who waits for them.
+//! 6. Poll the future of [`EventLoop::block_on`] if it was woken: what it wakes waits for no other look at the kernel.
+//! 7. Wake the tasks that yielded, and fire the timers that are due.
+//! 8. Poll tasks, urgent ones first, at most [`TASK_POLLS_PER_TURN`] times. The rest waits for the next turn.
 //!
 //! # Invariants
 //!
 //! * No `RefCell` of the loop is borrowed while code of a user runs: no future, destructor, waker or hook.
-//! * A task that always wakes itself cannot keep the loop from steps 1 to 6. A single `poll` that never returns can:
+//! * A task that always wakes itself cannot keep the loop from steps 1 to 7. A single `poll` that never returns can:
 //!   scheduling is cooperative.
 //! * A loop that is awake is woken without a system call.
 //! * A wake-up from the loop's own thread takes no lock, writes no descriptor and allocates nothing.
-//! * The clock is read at most twice per turn, but by a loop that looks again before it sleeps. Timers have a resolution of 1 ms (what `epoll_wait` offers) and never
-//!   fire before their deadline.
+//! * The clock is read at most twice per turn, but by a loop that looks again before it sleeps. Timers have a resolution of
+//!   1 ms (what `epoll_wait` offers) and never fire before their deadline.
 //! * Dropping the loop drops all its tasks, with the loop entered, also after a task has panicked.
 
 mod bell;
@@ -124,7 +125,7 @@ impl EventLoop {
     /// Runs the loop until `future` is done and returns its output. Tasks that are not done stay, asleep, until the
     /// loop runs again.
     ///
-    /// `future` is polled at most once per turn, before it. The time since the loop last ran is not counted as busy.
+    /// `future` is polled at most twice per turn: before it, and before its tasks. The time since the loop last ran is not counted as busy.
     ///
     /// # Errors
     ///
@@ -139,14 +140,19 @@ impl EventLoop {
         core.start_counting(clock::now());
         let root = core.begin_root();
         let mut future = pin!(future);
+        let mut poll_if_woken = || match root.take_wake() {
+            true => future.as_mut().poll(&mut Context::from_waker(root.waker())),
+            false => Poll::Pending,
+        };
         loop {
-            if root.take_wake() {
-                let mut cx = Context::from_waker(root.waker());
-                if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-                    return Ok(output);
-                }
+            if let Poll::Ready(output) = poll_if_woken() {
+                return Ok(output);
             }
-            self.turn_entered(None)?;
+            self.take_in(None)?;
+            if let Poll::Ready(output) = poll_if_woken() {
+                return Ok(output);
+            }
+            core.run();
         }
     }
 
@@ -164,7 +170,9 @@ impl EventLoop {
     pub fn turn(&mut self, until: Option<Instant>) -> io::Result<()> {
         let core = Rc::clone(&self.core);
         let _entered = core.enter();
-        self.turn_entered(until)
+        self.take_in(until)?;
+        core.run();
+        Ok(())
     }
 
     /// Drops all tasks that were spawned; the loop itself can go on.
@@ -174,13 +182,11 @@ impl EventLoop {
         core.cancel_tasks();
     }
 
-    fn turn_entered(&mut self, until: Option<Instant>) -> io::Result<()> {
+    /// Steps 1 to 5.
+    fn take_in(&mut self, until: Option<Instant>) -> io::Result<()> {
         self.look_at_kernel(until)?;
         self.core.take_remote_wakes();
         self.dispatch_events();
-        self.core.wake_yielded();
-        self.core.expire_timers();
-        self.core.run_tasks(TASK_POLLS_PER_TURN);
         Ok(())
     }
 

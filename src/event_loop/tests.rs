@@ -220,6 +220,19 @@ fn a_busy_task_starves_neither_timers_nor_sources() {
 }
 
 #[test]
+fn a_task_that_the_root_wakes_for_an_event_runs_in_the_same_turn() {
+    run(async {
+        let (near, far) = stream_pair();
+        let near = source(near);
+        assert!(timeout(MS, read_some(&near)).await.is_err(), "nothing is there yet");
+        (&far).write_all(b"x").unwrap();
+        read_some(&near).await.unwrap();
+        let turn = current_stats().turns;
+        assert_eq!(spawn(async { current_stats().turns }).await, Ok(turn));
+    });
+}
+
+#[test]
 fn yielding_continues_in_the_next_turn() {
     run(async {
         let task = spawn(async {
