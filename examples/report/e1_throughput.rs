@@ -261,7 +261,7 @@ impl Found {
             })
             .collect();
         for mode in ["process/shared", "thread/shared"] {
-            for (rival, most) in [(FLOOR, 1.3), ("axum_tokio", 1.0), ("actix", 1.0)] {
+            for (rival, most) in [(FLOOR, 1.35), ("axum_tokio", 1.0), ("actix", 1.0)] {
                 let cost = self.cost(mode, rival, AIM_AT);
                 bars.push(Bar {
                     aim: format!("`{mode}`: at most {most} times the CPU per request of {rival}"),
