@@ -1,13 +1,13 @@
 //! Disconnect, kill, exit codes: from both sides, at every moment.
 
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    time::Duration,
 };
 
 use bimodal::{
-    ErrorKind, Event, ExitStatus, Fork, Mode, Scheduling, Signal, State, Worker, event_loop,
+    Connection, ErrorKind, Event, ExitStatus, Fork, Mode, Scheduling, Signal, State, Worker,
+    event_loop,
 };
 
 use crate::{
@@ -100,6 +100,7 @@ fn own_work(scene: &Scene) {
     worker.disconnect().unwrap();
     assert_eq!(next_message::<String>(&cluster).1, "leaving");
     assert!(worker.is_connected() && !worker.is_dead(), "until its work is done");
+    connection.write_all(b".").unwrap();
     let seen = to_the_end(&cluster);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
     assert_eq!(seen.names(Some(worker.id())), ["message", "disconnect", "exit"]);
@@ -109,12 +110,12 @@ fn own_work(scene: &Scene) {
 }
 
 async fn work_on(worker: Worker) {
-    use std::io::Write as _;
-    let mut connection = TcpStream::connect(worker.data::<String>().unwrap()).unwrap();
+    let stream = TcpStream::connect(worker.data::<String>().unwrap()).unwrap();
+    let connection = Connection::from_stream(stream).unwrap();
     worker.draining().await;
     let _ = worker.send("leaving").unwrap();
-    event_loop::sleep(Duration::from_millis(20)).await;
-    connection.write_all(b"behind the disconnect").unwrap();
+    assert_eq!(connection.read(&mut [0]).await.unwrap(), 1, "it may finish");
+    connection.write_all(b"behind the disconnect").await.unwrap();
     let _ = worker.send("done").unwrap();
 }
 

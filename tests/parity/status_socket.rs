@@ -258,13 +258,18 @@ fn hostile(scene: &Scene) {
 /// More than a socket and a client's queue hold.
 const FLOOD: u64 = 2000;
 
-/// Makes so many events that whoever reads nothing is behind, and waits until they are queued for all clients.
-fn flood(cluster: &Cluster, path: &PathBuf) {
+/// Makes so many events that whoever reads few is behind, and waits until they are queued for all clients. Meanwhile
+/// `now_and_then` is called.
+fn flood(cluster: &Cluster, path: &PathBuf, mut now_and_then: impl FnMut()) {
     (0..FLOOD).for_each(|_| cluster.setup_primary(Setup::new()).unwrap());
     let mut settings = 0;
     wait_until("the events", || {
-        let event = cluster.next_event_timeout(DEADLINE);
-        settings += u64::from(matches!(event, Some(Event::Setup { .. })));
+        if let Some(Event::Setup { .. }) = cluster.next_event_timeout(DEADLINE) {
+            settings += 1;
+            if settings % (FLOOD / 20) == 0 {
+                now_and_then();
+            }
+        }
         settings == FLOOD
     });
     // Orders come before new clients.
@@ -276,7 +281,7 @@ fn slow(scene: &Scene) {
     let (cluster, address) = served(scene.builder().status_socket(&path), 1);
     let mut stuck = Client::ask(&path, EVENTS);
     stuck.next("snapshot");
-    flood(&cluster, &path);
+    flood(&cluster, &path, || ());
     let mut quick = Client::ask(&path, EVENTS);
     quick.next("snapshot");
     assert!(get(&address, "/panic").is_err());
@@ -300,13 +305,16 @@ fn behind(scene: &Scene) {
     let (cluster, _) = served(scene.builder().status_socket(&path), 1);
     let mut client = Client::ask(&path, EVENTS);
     client.next("snapshot");
-    flood(&cluster, &path);
     let (mut told, mut missed) = (0, 0);
-    while told + missed < FLOOD {
+    let mut read = || {
         let line = client.line().expect("the client was dropped");
         told += u64::from(line["event"]["name"] == "setup");
         missed += line["missed"].as_u64().unwrap_or(0);
-    }
+        told + missed
+    };
+    // Who receives nothing at all for some seconds is dropped.
+    flood(&cluster, &path, || _ = read());
+    while read() < FLOOD {}
     assert!(missed > 0 && told > 0, "{told} told, {missed} missed");
     assert_eq!(told + missed, FLOOD);
     cluster.shutdown().unwrap();

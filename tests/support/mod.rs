@@ -145,7 +145,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Trials at the same time, unless the command line says how many: they mostly wait, so more than cores.
-pub const THREADS: usize = 3;
+pub const THREADS: usize = 6;
 
 /// Runs trials, so many at a time unless the command line says how many.
 pub fn run_trials(threads: usize, trials: Vec<Trial>) -> ExitCode {
