@@ -125,7 +125,8 @@ impl EventLoop {
     /// Runs the loop until `future` is done and returns its output. Tasks that are not done stay, asleep, until the
     /// loop runs again.
     ///
-    /// `future` is polled at most twice per turn: before it, and before its tasks. The time since the loop last ran is not counted as busy.
+    /// `future` is polled at most twice per turn: before it, and before its tasks. The time since the loop last ran is not
+    /// counted as busy.
     ///
     /// # Errors
     ///

@@ -243,7 +243,7 @@ fn deferred(scene: &Scene, scheduling: Scheduling) {
     let mut party = Party::of(scene.builder().scheduling(scheduling), 2);
     let address = own_address(scene, 4000);
     for worker in 0..2 {
-        assert_eq!(party.told(worker, listen_deferred(&address)), address);
+        assert_eq!(party.told(worker, Order::Listen(deferring(&address))), address);
     }
     meet_when_they_speak(&address.parse().unwrap());
 }
@@ -251,16 +251,15 @@ fn deferred(scene: &Scene, scheduling: Scheduling) {
 fn deferred_alone(scene: &Scene) {
     let directory = Scratch::new(scene);
     let mut party = Party::of(scene.builder(), 1);
-    let Order::Listen(ask) = listen_deferred("127.0.0.1:0") else { unreachable!() };
-    let alone = Order::Listen(Ask { exclusive: true, ..ask });
-    meet_when_they_speak(&party.told(0, alone).parse().unwrap());
+    let alone = Ask { exclusive: true, ..deferring("127.0.0.1:0") };
+    meet_when_they_speak(&party.told(0, Order::Listen(alone)).parse().unwrap());
     let path = Address::Unix(directory.file("s"));
-    party.told(0, listen_deferred(&path.to_string()));
+    party.told(0, Order::Listen(deferring(&path.to_string())));
     assert_eq!(greeting(&path).unwrap(), "1");
 }
 
-fn listen_deferred(address: &str) -> Order {
-    Order::Listen(Ask { address: address.into(), defer_accept: true, keep: true, ..Ask::default() })
+fn deferring(address: &str) -> Ask {
+    Ask { address: address.into(), defer_accept: true, keep: true, ..Ask::default() }
 }
 
 /// Silent clients are met after a second, which the kernel counts: never much earlier, whatever the machine does. Those

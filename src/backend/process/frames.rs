@@ -108,43 +108,25 @@ pub(super) fn address_of(address: wire::Address) -> Address {
 }
 
 fn socket_options(options: SocketOptions) -> wire::ListenOptions {
-    let SocketOptions {
-        datagram,
-        backlog,
-        defer_accept,
-        ipv6_only,
-        reuse_address,
-        readable_all,
-        writable_all,
-    } = options;
     wire::ListenOptions {
-        backlog,
-        datagram,
-        defer_accept,
-        ipv6_only,
-        reuse_address,
-        readable_all,
-        writable_all,
+        backlog: options.backlog,
+        datagram: options.datagram,
+        defer_accept: options.defer_accept,
+        ipv6_only: options.ipv6_only,
+        reuse_address: options.reuse_address,
+        readable_all: options.readable_all,
+        writable_all: options.writable_all,
     }
 }
 
 fn options_of(options: wire::ListenOptions) -> SocketOptions {
-    let wire::ListenOptions {
-        backlog,
-        datagram,
-        defer_accept,
-        ipv6_only,
-        reuse_address,
-        readable_all,
-        writable_all,
-    } = options;
     SocketOptions {
-        datagram,
-        backlog,
-        defer_accept,
-        ipv6_only,
-        reuse_address,
-        readable_all,
-        writable_all,
+        backlog: options.backlog,
+        datagram: options.datagram,
+        defer_accept: options.defer_accept,
+        ipv6_only: options.ipv6_only,
+        reuse_address: options.reuse_address,
+        readable_all: options.readable_all,
+        writable_all: options.writable_all,
     }
 }
