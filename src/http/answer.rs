@@ -21,6 +21,7 @@ use super::{
     body::{Incoming, Reply, Verdict, read_verdict},
     check,
     exchange::{Exchange, Framing},
+    limits::Limits,
 };
 
 /// One connection's view of the service.
@@ -43,21 +44,18 @@ where
     fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
         let exchange = Rc::clone(&self.exchange);
         match check::framing(&request, &exchange) {
-            Ok(framing) => {
-                exchange.request_begins(framing);
-                let max = exchange.limits().max_body_bytes;
-                let request = request.map(|body| Incoming::new(body, max));
-                let verdict = request.body().verdict();
-                match guard(&exchange, || self.service.call(request)) {
-                    Ok(call) => Answer { call: Some(call), refusal: None, verdict, exchange },
-                    Err(refusal) => Answer::refuse(refusal, exchange),
-                }
-            }
+            Ok(framing) => exchange.request_begins(framing),
             Err(refusal) => {
                 exchange.request_begins(Framing::Refused);
-                Answer::refuse(refusal, exchange)
+                return Answer { call: None, refusal: Some(refusal), verdict: None, exchange };
             }
         }
+        let Limits { max_body_bytes, panic_policy, .. } = *exchange.limits();
+        let request = request.map(|body| Incoming::new(body, max_body_bytes));
+        let verdict = request.body().verdict();
+        let call = panic_policy.run(|| self.service.call(request));
+        let refusal = call.is_none().then_some(StatusCode::INTERNAL_SERVER_ERROR);
+        Answer { call, refusal, verdict, exchange }
     }
 }
 
@@ -72,12 +70,6 @@ pin_project! {
     }
 }
 
-impl<F> Answer<F> {
-    fn refuse(status: StatusCode, exchange: Rc<Exchange>) -> Self {
-        Self { call: None, refusal: Some(status), verdict: None, exchange }
-    }
-}
-
 impl<F, B, E> Answer<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -85,30 +77,31 @@ where
 {
     /// The service's answer, or the status that stands for it.
     fn poll_call(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, StatusCode>> {
-        let mut this = self.as_mut().project();
+        let this = self.project();
         if let Some(status) = *this.refusal {
             return Poll::Ready(Err(status));
         }
         if this.exchange.timed_out() {
             return Poll::Ready(Err(StatusCode::REQUEST_TIMEOUT));
         }
-        let Some(call) = this.call.as_mut().as_pin_mut() else { return Poll::Pending };
-        let polled = match guard(this.exchange, || call.poll(cx)) {
-            Ok(polled) => polled,
-            Err(status) => return Poll::Ready(Err(status)),
+        let Some(call) = this.call.as_pin_mut() else { return Poll::Pending };
+        let error = match this.exchange.limits().panic_policy.run(|| call.poll(cx)) {
+            Some(Poll::Ready(Ok(answer))) => return Poll::Ready(Ok(answer)),
+            Some(Poll::Ready(Err(error))) => Some(error),
+            Some(Poll::Pending) => None,
+            None => return Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR)),
         };
-        match (polled, read_verdict(this.verdict.as_ref())) {
-            (Poll::Ready(Ok(answer)), _) => Poll::Ready(Ok(answer)),
-            (_, Verdict::TooLarge) => Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE)),
-            (Poll::Ready(Err(_)), Verdict::Broken) => Poll::Ready(Err(StatusCode::BAD_REQUEST)),
-            (Poll::Ready(Err(error)), Verdict::Fine) => {
+        match (read_verdict(this.verdict.as_ref()), error) {
+            (Verdict::TooLarge, _) => Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE)),
+            (Verdict::Broken, Some(_)) => Poll::Ready(Err(StatusCode::BAD_REQUEST)),
+            (Verdict::Fine, Some(error)) => {
                 log::error!("http: the service failed: {}", error.into());
                 Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
             }
-            (Poll::Pending, _) => Poll::Pending,
+            (_, None) => Poll::Pending,
         }
     }
 }
@@ -141,9 +134,4 @@ fn bare<B>(status: StatusCode, exchange: &Rc<Exchange>) -> Response<Reply<B>> {
     let mut answer = Response::new(Reply::new(None, Rc::clone(exchange)));
     *answer.status_mut() = status;
     answer
-}
-
-/// Runs the service's code under the panic policy.
-fn guard<T>(exchange: &Exchange, run: impl FnOnce() -> T) -> Result<T, StatusCode> {
-    exchange.limits().panic_policy.run(run).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

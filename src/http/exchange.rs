@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{framing::Chunks, hub::Hub, limits::Limits};
+use super::{
+    framing::{Chunks, Head},
+    hub::Hub,
+    limits::Limits,
+};
 use crate::{accept::Count, event_loop};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,8 @@ pub(super) struct Exchange {
     /// No request was received on this connection yet.
     fresh: Cell<bool>,
     framing: Cell<Framing>,
-    /// The head that was received last has a `Content-Length` line.
-    content_length: Cell<bool>,
+    /// What the head says that was received and not yet taken.
+    head: Cell<Head>,
     /// The answer's head is given to hyper; the answer's body has ended.
     answer_begun: Cell<bool>,
     answer_ended: Cell<bool>,
@@ -82,7 +86,7 @@ impl Exchange {
             asked: Cell::new(event_loop::now()),
             fresh: Cell::new(true),
             framing: Cell::new(Framing::Refused),
-            content_length: Cell::new(false),
+            head: Cell::default(),
             answer_begun: Cell::new(false),
             answer_ended: Cell::new(false),
             stalled: Cell::new(None),
@@ -115,9 +119,9 @@ impl Exchange {
     }
 
     /// The last byte of its head came.
-    pub(super) fn head_ends(&self, content_length: bool) {
+    pub(super) fn head_ends(&self, head: Head) {
         self.head_begins();
-        self.content_length.set(content_length);
+        self.head.set(head);
     }
 
     /// How many of `bytes` belong to the request's body.
@@ -163,9 +167,9 @@ impl Exchange {
 
     // What the service and the answer tell.
 
-    /// Whether the head that hyper just parsed has both ways to delimit its body.
-    pub(super) fn has_content_length(&self) -> bool {
-        self.content_length.get()
+    /// What the head says that hyper just parsed. Once: a head that was not seen here says nothing.
+    pub(super) fn take_head(&self) -> Head {
+        self.head.take()
     }
 
     /// The service is called, or the request is refused.

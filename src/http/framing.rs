@@ -1,10 +1,20 @@
 //! Where a request's bytes end. Pure: no I/O, no clock.
 //!
-//! hyper parses and validates; this only finds the ends, so that no byte after a request reaches
+//! hyper parses and validates; this finds the ends, so that no byte after a request reaches
 //! hyper before that request was answered. It decides nothing: bytes it does not understand are
-//! left for hyper to refuse.
+//! left for hyper to refuse. What a head has to say of its framing and its host is noted on the way.
 
 use memchr::memchr_iter;
+
+use super::host::Host;
+
+/// What a head says of its request's end and target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// It has a `Content-Length` line.
+    pub(super) content_length: bool,
+    pub(super) host: Host,
+}
 
 /// Finds the end of a request's head.
 #[derive(Default)]
@@ -14,7 +24,7 @@ pub(super) struct HeadScan {
     seen: usize,
     started: bool,
     begun: bool,
-    content_length: bool,
+    head: Head,
 }
 
 impl HeadScan {
@@ -30,9 +40,11 @@ impl HeadScan {
             if blank && self.started {
                 return Some(self.line);
             }
+            if self.started {
+                self.note(line);
+            }
             // Empty lines before the request line belong to nothing (RFC 9112 2.2).
             self.started |= !blank;
-            self.content_length |= is_content_length(line);
         }
         self.begun = self.started || !matches!(&buf[self.line..], [] | [b'\r']);
         None
@@ -43,17 +55,26 @@ impl HeadScan {
         self.begun
     }
 
-    /// Whether the head has a `Content-Length` line.
-    pub(super) fn has_content_length(&self) -> bool {
-        self.content_length
+    /// What the lines so far say.
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    fn note(&mut self, line: &[u8]) {
+        match line {
+            [b'h' | b'H', b'o' | b'O', b's' | b'S', b't' | b'T', b':', value @ ..] => {
+                self.head.host = self.head.host.and(value.trim_ascii());
+            }
+            [b'c' | b'C', ..] if is_content_length(line) => self.head.content_length = true,
+            _ => {}
+        }
     }
 }
 
+/// hyper refuses a space before the colon.
 fn is_content_length(line: &[u8]) -> bool {
-    const NAME: &[u8] = b"content-length";
-    line.len() > NAME.len()
-        && line[0] | 0x20 == b'c'
-        && line[..NAME.len()].eq_ignore_ascii_case(NAME)
+    const NAME: &[u8] = b"content-length:";
+    line.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME))
 }
 
 /// Follows a chunked body to its end.
@@ -114,7 +135,7 @@ mod tests {
 
     fn head_end(bytes: &[u8]) -> (Option<usize>, bool) {
         let mut scan = HeadScan::default();
-        (scan.end(bytes), scan.has_content_length())
+        (scan.end(bytes), scan.head().content_length)
     }
 
     #[test]
@@ -128,7 +149,7 @@ mod tests {
             assert_eq!(scan.begun(), n > 2, "{n}");
         }
         assert_eq!(scan.end(wire), Some(end));
-        assert!(scan.has_content_length());
+        assert!(scan.head().content_length);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Inbound {
             }
             return bytes.len();
         };
-        self.exchange.head_ends(self.scan.has_content_length());
+        self.exchange.head_ends(self.scan.head());
         self.scan = HeadScan::default();
         self.head.clear();
         end - before

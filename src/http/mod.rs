@@ -21,6 +21,7 @@ mod body;
 mod check;
 mod exchange;
 mod framing;
+mod host;
 mod hub;
 mod io;
 mod limits;

@@ -239,12 +239,14 @@ pub(crate) struct SlotMeter {
     answers: Rc<RefCell<Vec<Answered>>>,
 }
 
-/// A request whose time is counted when the loop next looks at the clock: the time of a turn is that of its begin.
+/// Requests whose time is counted when the loop next looks at the clock: the time of a turn is that of its begin.
+/// Those that came and were answered in one turn are one entry.
 #[derive(Clone, Copy, Debug)]
 struct Answered {
     asked: Instant,
-    /// The time of the turn in which it was answered.
+    /// The time of the turn in which they were answered.
     turn: Instant,
+    requests: u64,
 }
 
 impl SlotMeter {
@@ -276,7 +278,11 @@ impl SlotMeter {
 
     /// In the loop's turn of this time, the answer to a request that came at `asked` was complete.
     pub(crate) fn request_timed(&self, asked: Instant, turn: Instant) {
-        self.answers.borrow_mut().push(Answered { asked, turn });
+        let mut answers = self.answers.borrow_mut();
+        match answers.last_mut() {
+            Some(last) if (last.asked, last.turn) == (asked, turn) => last.requests += 1,
+            _ => answers.push(Answered { asked, turn, requests: 1 }),
+        }
     }
 
     /// The loop has looked at the clock: counts the times of requests that were answered before.
@@ -285,7 +291,7 @@ impl SlotMeter {
             let is_over = answered.turn < now;
             if is_over {
                 let step = step_of(now.saturating_duration_since(answered.asked));
-                increase(self.page.step(self.slot, step), 1);
+                increase(self.page.step(self.slot, step), answered.requests);
             }
             !is_over
         });
