@@ -10,7 +10,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     rc::Rc,
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -25,6 +25,10 @@ use bimodal::{
     event_loop::{self, EventLoop, Source},
     http::{self, BodyExt, Incoming, PanicPolicy, Request, Response, Server, StatusCode},
 };
+use socket2::SockRef;
+
+/// Small, so that a client that does not read is felt soon (tcp(7): inherited by what is accepted).
+const SEND_BUFFER: usize = 16 * 1024;
 
 /// Longer than anything here takes; a test that waits for it fails.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -93,6 +97,18 @@ impl Accept for Listener {
     }
 }
 
+thread_local! {
+    /// Whether servers started by this thread have a neighbour, and little room to send.
+    static CROWDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Beside a task that is always runnable every short answer waits in the outbox.
+async fn neighbour() {
+    loop {
+        event_loop::yield_now().await;
+    }
+}
+
 struct Running {
     address: SocketAddr,
     control: Arc<Control>,
@@ -110,11 +126,16 @@ where
     let control = Arc::<Control>::default();
     let shared = Arc::clone(&control);
     let (address, bound) = mpsc::channel();
+    let crowded = CROWDED.get();
     let thread = thread::spawn(move || {
         let mut event_loop = EventLoop::new()?;
+        let _neighbour = event_loop.enter(|| crowded.then(|| event_loop::spawn(neighbour())));
         let listener = event_loop.enter(|| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
+            if crowded {
+                SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER).unwrap();
+            }
             address.send(socket.local_addr().unwrap()).unwrap();
             let source = Source::new(socket.into(), mio::Interest::READABLE).unwrap();
             let meter = Rc::new(Meter(Arc::clone(&shared)));
@@ -235,14 +256,19 @@ fn assert_refused(answer: &str, status: u16) {
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
+/// What with its head just fits into the outbox.
+const LONG: usize = 3800;
+
 type Text = Response<http::Full<http::Bytes>>;
 
-/// `/` hello; `/echo` the body back; `/never` no answer; `/panic`; `/fail` an error.
+/// `/` hello; `/echo` the body back; `/long` as much as still counts as short; `/never` no answer; `/panic`; `/fail` an
+/// error.
 async fn routes(
     request: Request<Incoming>,
 ) -> Result<Text, Box<dyn std::error::Error + Send + Sync>> {
     match request.uri().path() {
         "/echo" => Ok(http::text(request.into_body().collect().await?.to_bytes())),
+        "/long" => Ok(http::text(request.uri().query().unwrap().repeat(LONG / 4))),
         "/never" => pending().await,
         "/panic" => panic!("asked to"),
         "/fail" => Err("asked to".into()),
@@ -747,6 +773,131 @@ fn services_may_be_local_to_the_thread_and_routers() {
     assert!(client.send(post).answer().ends_with("abc"));
     assert_eq!(code(&client.send("PUT / HTTP/1.1\r\nhost: a\r\n\r\n").answer()), 405);
     running.stop().unwrap();
+}
+
+/// Twenty clients, while another one holds the loop up: what they ask until the barrier is answered in one turn.
+fn in_one_turn(running: &Running, go: &Barrier) -> (Vec<Client>, Client) {
+    let mut clients: Vec<Client> = (0..20).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        client.send(GET).answer();
+    }
+    let mut holding = running.connect();
+    holding.send("GET /hold HTTP/1.1\r\nhost: a\r\n\r\n");
+    go.wait();
+    (clients, holding)
+}
+
+/// A service that holds its loop up at `/hold`, until the tests' side has met it at the barrier twice.
+fn holding(server: Server) -> (Running, Arc<Barrier>) {
+    let go = Arc::new(Barrier::new(2));
+    let held = Arc::clone(&go);
+    let running = start(server, move || {
+        http::service_fn(move |request: Request<Incoming>| {
+            if request.uri().path() == "/hold" {
+                held.wait();
+                held.wait();
+            }
+            routes(request)
+        })
+    });
+    (running, go)
+}
+
+#[test]
+fn the_answers_of_one_turn_all_arrive_each_at_its_client() {
+    let (running, go) = holding(Server::new());
+    let (mut clients, _holding) = in_one_turn(&running, &go);
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /long?{n:04} HTTP/1.1\r\nhost: a\r\n\r\n"));
+    }
+    go.wait();
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert!(
+            client.answer().ends_with(&format!("\r\n\r\n{}", format!("{n:04}").repeat(LONG / 4)))
+        );
+    }
+    running.stop().unwrap();
+}
+
+#[test]
+fn what_was_answered_before_a_panic_of_the_same_turn_is_sent() {
+    let (mut running, go) = holding(Server::new());
+    let (mut clients, _holding) = in_one_turn(&running, &go);
+    let mut last = clients.pop().unwrap();
+    // The kernel tells of them in this order (epoll(7): its ready list is a queue).
+    for client in &mut clients {
+        client.send(GET);
+    }
+    last.send("GET /panic HTTP/1.1\r\nhost: a\r\n\r\n");
+    go.wait();
+    for client in &mut clients {
+        assert!(client.rest().ends_with("hello"));
+    }
+    assert_eq!(last.rest(), "");
+    assert!(running.thread.take().unwrap().join().is_err());
+}
+
+#[test]
+fn a_client_that_reads_late_gets_all_its_answers_in_order() {
+    let running = routed(Server::new());
+    let mut client = running.connect();
+    let requests = 120;
+    let mut writer = client.stream.try_clone().unwrap();
+    let writing = thread::spawn(move || {
+        for n in 0..requests {
+            write!(writer, "GET /long?{n:04} HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        }
+    });
+    // More than nobody reads: some of them wait for the client.
+    wait_until(|| running.requests() >= 8);
+    for n in 0..requests {
+        assert!(
+            client.answer().ends_with(&format!("\r\n\r\n{}", format!("{n:04}").repeat(LONG / 4)))
+        );
+    }
+    writing.join().unwrap();
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let running = routed(Server::new().keep_alive_timeout(Duration::from_millis(150)));
+    let client = running.connect();
+    SockRef::from(&client.stream).set_recv_buffer_size(4096).unwrap();
+    let mut writer = client.stream.try_clone().unwrap();
+    let writing = thread::spawn(move || {
+        let request = "GET /long?0000 HTTP/1.1\r\nhost: a\r\n\r\n";
+        // Ends when the server has closed the connection.
+        while writer.write_all(request.as_bytes()).is_ok() {}
+    });
+    wait_until(|| running.control.closed.load(Ordering::SeqCst) == 1);
+    writing.join().unwrap();
+    running.stop().unwrap();
+}
+
+#[test]
+fn beside_a_busy_task_nothing_is_different() {
+    CROWDED.set(true);
+    requests_are_answered_one_after_the_other_on_a_kept_connection();
+    a_request_may_arrive_byte_by_byte();
+    pipelined_requests_are_answered_in_order();
+    a_half_closed_client_gets_its_answers();
+    http_1_0_works();
+    requests_that_no_server_may_accept_are_refused_and_the_connection_closes();
+    a_head_over_the_limit_is_answered_with_431();
+    a_body_over_the_limit_is_answered_with_413();
+    a_head_that_stalls_is_answered_with_408_and_silence_with_nothing();
+    an_idle_connection_ends_silently_after_its_time();
+    a_body_that_stalls_is_answered_with_408();
+    an_error_of_the_service_is_answered_with_500();
+    the_panic_policy_decides_what_a_panic_ends();
+    a_drain_closes_the_idle_and_lets_the_busy_finish();
+    a_drain_serves_a_request_that_has_arrived();
+    a_drain_answers_the_next_request_of_a_connection_that_is_in_use();
+    services_may_be_local_to_the_thread_and_routers();
+    the_answers_of_one_turn_all_arrive_each_at_its_client();
+    a_client_that_reads_late_gets_all_its_answers_in_order();
+    a_client_that_reads_nothing_is_given_up();
 }
 
 #[test]

@@ -146,6 +146,17 @@ impl Connection {
         Poll::Ready(written)
     }
 
+    /// Writes as much of `buf` as the kernel takes now, whatever the loop knows of it.
+    #[cfg(feature = "http")]
+    pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        let written = send(self.socket(), buf);
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if written.as_ref().map_or_else(is_full, |n| *n < buf.len()) {
+            self.source().clear_writable();
+        }
+        written
+    }
+
     /// Writes as much of `bufs`, in order, as the kernel takes.
     ///
     /// # Errors

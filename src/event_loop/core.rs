@@ -133,6 +133,11 @@ impl Core {
             || !self.yielded.borrow().is_empty()
     }
 
+    #[cfg(feature = "http")]
+    pub(super) fn has_runnable_tasks(&self) -> bool {
+        !self.runnable.borrow().is_empty()
+    }
+
     /// How long this turn may sleep; `Some(0)`: not at all, `None`: without a limit.
     pub(super) fn sleep_time(&self, until: Option<Instant>) -> Option<Duration> {
         if self.has_work() {

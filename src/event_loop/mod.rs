@@ -282,6 +282,13 @@ pub fn now() -> Instant {
     with_current(Core::now)
 }
 
+/// Whether other tasks of the current loop are to be polled in this turn.
+#[cfg(feature = "http")]
+#[track_caller]
+pub(crate) fn has_runnable_tasks() -> bool {
+    with_current(Core::has_runnable_tasks)
+}
+
 /// Whether this thread has a current loop, which whoever blocks would hold up.
 #[cfg(feature = "compare")]
 pub(crate) fn is_entered() -> bool {

@@ -210,6 +210,11 @@ impl Exchange {
         self.hub.is_draining() && is_between_requests && !self.finishing.replace(true)
     }
 
+    /// Whether the last answer is with the kernel: a peer that does not read it is not waited for, whatever it sends.
+    pub(super) fn awaits_request(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.stalled.get().is_none()
+    }
+
     /// When patience ends, if the other side is what we wait for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let limits = self.limits();

@@ -13,7 +13,7 @@ use std::{
 
 use slab::Slab;
 
-use super::limits::Limits;
+use super::{limits::Limits, outbox::Outbox};
 use crate::event_loop::JoinHandle;
 
 /// The most that one `read` moves.
@@ -23,6 +23,7 @@ pub(super) struct Hub {
     pub(super) limits: Limits,
     /// Where every connection reads to: a turn of the loop reads one at a time.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) outbox: Outbox,
     places: RefCell<Slab<Place>>,
     draining: Cell<bool>,
     /// Who waits for connections to end.
@@ -40,6 +41,7 @@ impl Hub {
         Self {
             limits,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            outbox: Outbox::default(),
             places: RefCell::default(),
             draining: Cell::new(false),
             watcher: Cell::new(None),
@@ -85,6 +87,8 @@ impl Hub {
             .filter_map(|(_, place)| place.task.take())
             .collect();
         drop(tasks);
+        // What waits holds its connection, and that holds this.
+        self.outbox.send();
     }
 
     /// Wakes the caller when the next connection ends.

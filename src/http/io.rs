@@ -2,7 +2,8 @@
 //!
 //! What arrives is read into the server's scratch buffer and copied to hyper up to the end of the
 //! current request; the rest is held back until that request was answered. So the phase of the
-//! exchange is exact: a byte of the next request is never mistaken for one of this.
+//! exchange is exact: a byte of the next request is never mistaken for one of this. What is written goes by
+//! the server's outbox.
 
 use std::{
     io::{self, IoSlice},
@@ -17,15 +18,14 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use super::{
     exchange::{Exchange, Phase},
     framing::HeadScan,
+    outbox::Outgoing,
 };
 use crate::accept::Connection;
-
-/// Up to here copying the pieces of an answer together costs less than a gathering write.
-const FLAT_BYTES: usize = 4 * 1024;
 
 pub(super) struct Io {
     connection: Rc<Connection>,
     inbound: Inbound,
+    outgoing: Rc<Outgoing>,
 }
 
 /// What was received, and where its requests end.
@@ -39,18 +39,14 @@ struct Inbound {
 }
 
 impl Io {
-    pub(super) fn new(connection: Rc<Connection>, exchange: Rc<Exchange>) -> Self {
+    pub(super) fn new(
+        outgoing: Rc<Outgoing>,
+        connection: Rc<Connection>,
+        exchange: Rc<Exchange>,
+    ) -> Self {
         let inbound =
             Inbound { exchange, scan: HeadScan::default(), head: Vec::new(), held: Bytes::new() };
-        Self { connection, inbound }
-    }
-
-    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Pending => self.inbound.exchange.write_stalled(),
-            Poll::Ready(_) => self.inbound.exchange.write_moved(),
-        }
-        written
+        Self { connection, inbound, outgoing }
     }
 }
 
@@ -114,7 +110,7 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { connection, inbound } = &mut *self;
+        let Self { connection, inbound, .. } = &mut *self;
         if !inbound.held.is_empty() {
             inbound.release(&mut buf);
             return Poll::Ready(Ok(()));
@@ -138,7 +134,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.note_write(self.connection.poll_write(cx, buf))
+        self.outgoing.poll_write(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -146,29 +142,20 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if total > FLAT_BYTES {
-            return self.note_write(self.connection.poll_write_vectored(cx, bufs));
-        }
-        let mut scratch = self.inbound.exchange.hub.scratch.borrow_mut();
-        let mut end = 0;
-        for buf in bufs {
-            scratch[end..end + buf.len()].copy_from_slice(buf);
-            end += buf.len();
-        }
-        self.note_write(self.connection.poll_write(cx, &scratch[..total]))
+        self.outgoing.poll_write(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// What waits in the outbox is as good as sent: its turn comes by itself.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.poll_unsent(cx)
     }
 
     /// How the connection ends is decided by its task, which knows what is still unread.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.poll_flush(cx)
     }
 }

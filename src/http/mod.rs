@@ -25,6 +25,7 @@ mod host;
 mod hub;
 mod io;
 mod limits;
+mod outbox;
 mod serve;
 mod service;
 mod session;

@@ -1,6 +1,7 @@
 //! The server: its settings, and the task that accepts.
 //!
-//! 1. The accepting task takes connections from the listener and starts a task for each.
+//! 1. The accepting task takes connections from the listener and starts a task for each. Another sends what waits
+//!    in the outbox.
 //! 2. At the bound it asks the listener for no more, until a connection ends.
 //! 3. The listener is withdrawn: every connection is told to finish, `serve` waits for the last.
 //!
@@ -128,6 +129,8 @@ impl Server {
     {
         self.limits.check()?;
         let hub = Cancelling(Rc::new(Hub::new(self.limits)));
+        let sender = Rc::clone(&hub.0);
+        let _sending = event_loop::spawn(async move { sender.outbox.run().await });
         let accepting = Accepting {
             listener,
             protocol: hub.0.limits.protocol(),

@@ -27,6 +27,7 @@ use super::{
     exchange::{Exchange, Phase},
     hub::{Hub, Seat},
     io::Io,
+    outbox::Outgoing,
 };
 use crate::{
     accept::Connection,
@@ -56,7 +57,8 @@ pub(super) async fn serve<S, B>(
 {
     let exchange = Rc::new(Exchange::new(Rc::clone(&hub), connection.meter().cloned()));
     let connection = Rc::new(connection);
-    let io = Io::new(Rc::clone(&connection), Rc::clone(&exchange));
+    let outgoing = Outgoing::new(Rc::clone(&connection), Rc::clone(&exchange));
+    let io = Io::new(Rc::clone(&outgoing), Rc::clone(&connection), Rc::clone(&exchange));
     let http = protocol.serve_connection(io, Guarded { service, exchange: Rc::clone(&exchange) });
     let session = Session {
         http,
@@ -67,6 +69,7 @@ pub(super) async fn serve<S, B>(
         armed: None,
     };
     let outcome = session.await;
+    outgoing.hurry();
     if matches!(outcome, Outcome::Silent) {
         // Best effort: the peer may be gone.
         let _ = event_loop::timeout(LINGER, connection.write_all(TIMED_OUT)).await;
@@ -168,7 +171,7 @@ impl<C: Http> Future for Session<'_, C> {
 impl<C: Http> Session<'_, C> {
     /// Whether there is a next request although its time is over: the loop is about to tell of it.
     fn next_has_come(&self) -> bool {
-        self.exchange.phase() == Phase::Idle && self.connection.has_input()
+        self.exchange.awaits_request() && self.connection.has_input()
     }
 
     /// Whether the current deadline has passed; sees to being woken when it does.
