@@ -30,8 +30,8 @@ pub(crate) struct Rival {
 }
 
 /// Contenders in Rust, with the version to print: that in their manifest.
-const CONTENDERS: [(&str, &str); 3] =
-    [("bare_mio", "mio"), ("axum_tokio", "axum"), ("actix", "actix-web")];
+const CONTENDERS: [(&str, &str); 4] =
+    [("bare_mio", "mio"), ("bare_hyper", "hyper"), ("axum_tokio", "axum"), ("actix", "actix-web")];
 
 /// Programs that are installed or not, with the argument that makes them tell their version.
 const INSTALLED: [(&str, &str); 3] =

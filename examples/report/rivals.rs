@@ -9,8 +9,9 @@ use crate::{
 };
 
 /// Those that answer `GET /plaintext`, with what they need to be there.
-pub(crate) const SERVERS: [(&str, &str); 6] = [
+pub(crate) const SERVERS: [(&str, &str); 7] = [
     ("bare_mio", "bare_mio"),
+    ("bare_hyper", "bare_hyper"),
     ("axum_tokio", "axum_tokio"),
     ("actix", "actix"),
     ("nginx", "nginx"),

@@ -1,4 +1,6 @@
-//! What the contenders share: their command line and their answer. Nothing that a request passes through.
+//! What the contenders share: their command line, their answer, and the loop of the bare ones.
+
+pub mod bare;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
