@@ -161,7 +161,8 @@ fn rates(scene: &Scene) {
     assert_eq!(second["workers"][0]["requests"], 5, "{second}");
     // A time is counted at the loop's next look at the clock, which may come after the request was.
     wait_until("no further times", || client.next("snapshot")["p99_us"].is_null());
-    assert!(second["uptime_ms"].as_u64() >= first["uptime_ms"].as_u64().map(|ms| ms + 100));
+    // Not by the whole interval: a snapshot that was late does not delay the next.
+    assert!(second["uptime_ms"].as_u64() > first["uptime_ms"].as_u64());
     get(&address, "/burn/50").unwrap();
     let mut rate = 0.0;
     wait_until("one more request", || {
