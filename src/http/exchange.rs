@@ -210,9 +210,9 @@ impl Exchange {
         self.hub.is_draining() && is_between_requests && !self.finishing.replace(true)
     }
 
-    /// Whether the last answer is with the kernel: a peer that does not read it is not waited for, whatever it sends.
-    pub(super) fn awaits_request(&self) -> bool {
-        self.phase.get() == Phase::Idle && self.stalled.get().is_none()
+    /// Whether the kernel takes no more of an answer: the rest of it is still here.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get().is_some()
     }
 
     /// When patience ends, if the other side is what we wait for.

@@ -101,7 +101,7 @@ async fn linger(connection: &Connection, hub: &Hub) {
 enum Outcome {
     /// hyper has finished, or there is nothing to say.
     Ended,
-    /// Part of a request came and no answer was begun.
+    /// Part of a request came, and every answer before it is sent.
     Silent,
 }
 
@@ -160,18 +160,18 @@ impl<C: Http> Future for Session<'_, C> {
             if this.exchange.expire() {
                 continue;
             }
-            return Poll::Ready(match this.exchange.phase() {
-                Phase::Head => Outcome::Silent,
-                _ => Outcome::Ended,
-            });
+            let is_silent = this.exchange.phase() == Phase::Head && !this.exchange.is_stalled();
+            return Poll::Ready(if is_silent { Outcome::Silent } else { Outcome::Ended });
         }
     }
 }
 
 impl<C: Http> Session<'_, C> {
-    /// Whether there is a next request although its time is over: the loop is about to tell of it.
+    /// Whether there is a next request although its time is over: the loop is about to tell of it. A peer that does not
+    /// read is not waited for, whatever it sends.
     fn next_has_come(&self) -> bool {
-        self.exchange.awaits_request() && self.connection.has_input()
+        let awaited = self.exchange.phase() == Phase::Idle && !self.exchange.is_stalled();
+        awaited && self.connection.has_input()
     }
 
     /// Whether the current deadline has passed; sees to being woken when it does.
