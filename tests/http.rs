@@ -775,6 +775,15 @@ fn services_may_be_local_to_the_thread_and_routers() {
     running.stop().unwrap();
 }
 
+fn get_long(n: usize) -> String {
+    format!("GET /long?{n:04} HTTP/1.1\r\nhost: a\r\n\r\n")
+}
+
+/// The body that [`get_long`] is answered with.
+fn long(n: usize) -> String {
+    format!("{n:04}").repeat(LONG / 4)
+}
+
 /// Twenty clients, while another one holds the loop up: what they ask until the barrier is answered in one turn.
 fn in_one_turn(running: &Running, go: &Barrier) -> (Vec<Client>, Client) {
     let mut clients: Vec<Client> = (0..20).map(|_| running.connect()).collect();
@@ -808,13 +817,11 @@ fn the_answers_of_one_turn_all_arrive_each_at_its_client() {
     let (running, go) = holding(Server::new());
     let (mut clients, _holding) = in_one_turn(&running, &go);
     for (n, client) in clients.iter_mut().enumerate() {
-        client.send(format!("GET /long?{n:04} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        client.send(get_long(n));
     }
     go.wait();
     for (n, client) in clients.iter_mut().enumerate() {
-        assert!(
-            client.answer().ends_with(&format!("\r\n\r\n{}", format!("{n:04}").repeat(LONG / 4)))
-        );
+        assert!(client.answer().ends_with(&format!("\r\n\r\n{}", long(n))));
     }
     running.stop().unwrap();
 }
@@ -845,15 +852,13 @@ fn a_client_that_reads_late_gets_all_its_answers_in_order() {
     let mut writer = client.stream.try_clone().unwrap();
     let writing = thread::spawn(move || {
         for n in 0..requests {
-            write!(writer, "GET /long?{n:04} HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            writer.write_all(get_long(n).as_bytes()).unwrap();
         }
     });
     // More than nobody reads: some of them wait for the client.
     wait_until(|| running.requests() >= 8);
     for n in 0..requests {
-        assert!(
-            client.answer().ends_with(&format!("\r\n\r\n{}", format!("{n:04}").repeat(LONG / 4)))
-        );
+        assert!(client.answer().ends_with(&format!("\r\n\r\n{}", long(n))));
     }
     writing.join().unwrap();
     running.stop().unwrap();
@@ -866,7 +871,7 @@ fn a_client_that_reads_nothing_is_given_up() {
     SockRef::from(&client.stream).set_recv_buffer_size(4096).unwrap();
     let mut writer = client.stream.try_clone().unwrap();
     let writing = thread::spawn(move || {
-        let request = "GET /long?0000 HTTP/1.1\r\nhost: a\r\n\r\n";
+        let request = get_long(0);
         // Ends when the server has closed the connection.
         while writer.write_all(request.as_bytes()).is_ok() {}
     });

@@ -20,10 +20,8 @@ use super::{
     framing::HeadScan,
     outbox::Outgoing,
 };
-use crate::accept::Connection;
 
 pub(super) struct Io {
-    connection: Rc<Connection>,
     inbound: Inbound,
     outgoing: Rc<Outgoing>,
 }
@@ -39,14 +37,11 @@ struct Inbound {
 }
 
 impl Io {
-    pub(super) fn new(
-        outgoing: Rc<Outgoing>,
-        connection: Rc<Connection>,
-        exchange: Rc<Exchange>,
-    ) -> Self {
+    pub(super) fn new(outgoing: Rc<Outgoing>) -> Self {
+        let exchange = Rc::clone(&outgoing.exchange);
         let inbound =
             Inbound { exchange, scan: HeadScan::default(), head: Vec::new(), held: Bytes::new() };
-        Self { connection, inbound, outgoing }
+        Self { inbound, outgoing }
     }
 }
 
@@ -110,7 +105,7 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { connection, inbound, .. } = &mut *self;
+        let Self { inbound, outgoing } = &mut *self;
         if !inbound.held.is_empty() {
             inbound.release(&mut buf);
             return Poll::Ready(Ok(()));
@@ -118,7 +113,7 @@ impl Read for Io {
         let exchange = Rc::clone(&inbound.exchange);
         let mut scratch = exchange.hub.scratch.borrow_mut();
         let room = buf.remaining().min(scratch.len());
-        let n = ready!(connection.poll_read(cx, &mut scratch[..room]))?;
+        let n = ready!(outgoing.connection.poll_read(cx, &mut scratch[..room]))?;
         if n == 0 {
             exchange.peer_ended();
         } else {

@@ -89,8 +89,8 @@ impl Outbox {
 
 /// One connection's way out.
 pub(super) struct Outgoing {
-    connection: Rc<Connection>,
-    exchange: Rc<Exchange>,
+    pub(super) connection: Rc<Connection>,
+    pub(super) exchange: Rc<Exchange>,
     /// Something of it is in the outbox.
     waits: Cell<bool>,
     /// What the kernel did not take when the outbox was sent.

@@ -58,7 +58,7 @@ pub(super) async fn serve<S, B>(
     let exchange = Rc::new(Exchange::new(Rc::clone(&hub), connection.meter().cloned()));
     let connection = Rc::new(connection);
     let outgoing = Outgoing::new(Rc::clone(&connection), Rc::clone(&exchange));
-    let io = Io::new(Rc::clone(&outgoing), Rc::clone(&connection), Rc::clone(&exchange));
+    let io = Io::new(Rc::clone(&outgoing));
     let http = protocol.serve_connection(io, Guarded { service, exchange: Rc::clone(&exchange) });
     let session = Session {
         http,
