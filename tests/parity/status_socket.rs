@@ -153,6 +153,7 @@ fn rates(scene: &Scene) {
     let (cluster, address) = served(scene.builder().status_socket(&path), 1);
     (0..5).for_each(|_| assert_eq!(who(&address), 1));
     wait_until("the requests to be counted", || cluster.status().workers[0].stats.requests == 5);
+    let before = Client::ask(&path, ONCE).next("snapshot");
     let mut client = Client::ask(&path, r#"{"interval_ms":100}"#);
     let first = client.next("snapshot");
     assert!(first["requests_per_second"].as_f64() > Some(0.0), "{first}");
@@ -161,7 +162,8 @@ fn rates(scene: &Scene) {
     assert_eq!(second["workers"][0]["requests"], 5, "{second}");
     // A time is counted at the loop's next look at the clock, which may come after the request was.
     wait_until("no further times", || client.next("snapshot")["p99_us"].is_null());
-    // Not by the whole interval: a snapshot that was late does not delay the next.
+    // Counted from what was told before it was asked: a first snapshot that is late does not delay the second.
+    assert!(second["uptime_ms"].as_u64() >= before["uptime_ms"].as_u64().map(|ms| ms + 100));
     assert!(second["uptime_ms"].as_u64() > first["uptime_ms"].as_u64());
     get(&address, "/burn/50").unwrap();
     let mut rate = 0.0;
