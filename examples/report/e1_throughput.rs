@@ -35,6 +35,9 @@ const AGAIN: &str = "process/round-robin/again";
 /// One worker alone.
 const ALONE: [&str; 2] = ["process/round-robin/alone", "thread/round-robin/alone"];
 
+/// Threads that the kernel may move.
+const UNPINNED: &str = "thread/shared/not pinned";
+
 const FLOOR: &str = "bare_mio";
 
 pub(crate) struct Throughput;
@@ -61,11 +64,14 @@ impl Experiment for Throughput {
 
     fn cells(&self, plan: &Plan, programs: &Programs) -> Vec<Cell> {
         let mut arms = crossed(&POLICIES);
-        let more = [AGAIN].into_iter().chain(ALONE);
+        let more = [AGAIN].into_iter().chain(ALONE).chain([UNPINNED]);
         arms.extend(more.map(|arm| (arm.to_owned(), mode_and_policy(arm).map(|(mode, _)| mode))));
         arms.extend(rivals::present(programs).map(|name| (name.to_owned(), None)));
+        if programs.rival(FLOOR).is_some() {
+            arms.push((rivals::PINNED.to_owned(), None));
+        }
         let expected = (length(plan) + warmup(plan)) * COUNTS.len() as u32;
-        interleaved(&arms, plan.either(4, 2), expected + Duration::from_millis(150))
+        interleaved(&arms, plan.either(9, 2), expected + Duration::from_millis(150))
     }
 
     fn run(&self, cell: &Cell, bench: &Bench<'_>) -> Result<Value> {
@@ -116,7 +122,8 @@ fn start(arm: &str, bench: &Bench<'_>) -> Result<Server> {
     match mode_and_policy(arm) {
         Some((mode, policy)) => {
             let workers = if ALONE.contains(&arm) { 1 } else { WORKERS };
-            Server::lab(bench.programs, mode, policy, workers, &[])
+            let more: &[_] = if arm == UNPINNED { &["--pin", "false"] } else { &[] };
+            Server::lab(bench.programs, mode, policy, workers, more)
         }
         None => rivals::start(bench.programs, arm, WORKERS, false),
     }
@@ -246,6 +253,16 @@ impl Found {
             if let Some(cost) = self.cost("process/shared", rival, AIM_AT) {
                 let times = cost.times();
                 lines.push(format!("A request to `process/shared` costs {times} times the CPU time of one to {rival}."));
+            }
+        }
+        for (a, b) in
+            [("thread/shared", rivals::PINNED), (UNPINNED, FLOOR), (rivals::PINNED, FLOOR)]
+        {
+            if let Some(cost) = self.cost(a, b, AIM_AT) {
+                let times = cost.times();
+                lines.push(format!(
+                    "A request to `{a}` costs {times} times the CPU time of one to `{b}`."
+                ));
             }
         }
         lines

@@ -63,7 +63,7 @@ impl Experiment for Churn {
             arms.push((rivals::DEFERRED.to_owned(), None));
         }
         let expected = (length(plan) + warmup(plan)) * LIVES.len() as u32;
-        interleaved(&arms, plan.either(4, 2), expected + Duration::from_millis(300))
+        interleaved(&arms, plan.either(9, 2), expected + Duration::from_millis(300))
     }
 
     fn run(&self, cell: &Cell, bench: &Bench<'_>) -> Result<Value> {

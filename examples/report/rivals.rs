@@ -22,13 +22,16 @@ pub(crate) const SERVERS: [(&str, &str); 7] = [
 /// nginx with the option that the lab has by default (`--defer-accept`).
 pub(crate) const DEFERRED: &str = "nginx deferred";
 
+/// The bare loop with its threads pinned, as the lab's are by default.
+pub(crate) const PINNED: &str = "bare_mio pinned";
+
 /// The servers that can be started here, as arms without a mode.
 pub(crate) fn present(programs: &Programs) -> impl Iterator<Item = &'static str> {
     let there = SERVERS.iter().filter(|(_, needs)| programs.rival(needs).is_some());
     there.map(|(name, _)| *name)
 }
 
-/// Starts one of [`SERVERS`], or [`DEFERRED`], with so many workers. `close`: every request will come on a connection of
+/// Starts one of [`SERVERS`], [`DEFERRED`] or [`PINNED`], with so many workers. `close`: every request will come on a connection of
 /// its own, which the bare loop has to know.
 pub(crate) fn start(
     programs: &Programs,
@@ -36,7 +39,11 @@ pub(crate) fn start(
     workers: usize,
     close: bool,
 ) -> Result<Server> {
-    let server = if name == DEFERRED { "nginx" } else { name };
+    let server = match name {
+        DEFERRED => "nginx",
+        PINNED => "bare_mio",
+        _ => name,
+    };
     let needs = SERVERS.iter().find(|(known, _)| *known == server);
     let needs = needs.ok_or_else(|| format!("no server is called {name}"))?.1;
     let path = programs.rival(needs).ok_or_else(|| format!("{needs} is absent"))?;
@@ -59,8 +66,11 @@ pub(crate) fn start(
         _ => child::command(path),
     };
     command.args(options);
-    if close && name == "bare_mio" {
+    if close && server == "bare_mio" {
         command.arg("--close");
+    }
+    if name == PINNED {
+        command.arg("--pin");
     }
     Server::start(&mut command)
 }

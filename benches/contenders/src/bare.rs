@@ -40,10 +40,17 @@ pub fn run<S: Serve, A: FnMut(TcpStream) -> S>(
         options.listen = listener.local_addr()?;
         listeners.push(listener);
     }
+    let cores = if options.pin { core_affinity::get_core_ids() } else { None };
+    let mut cores = cores.unwrap_or_default().into_iter();
     announce(options.listen);
     let start = |listener| {
-        let prepare = prepare.clone();
-        thread::spawn(move || run_one(listener, prepare()))
+        let (prepare, core) = (prepare.clone(), cores.next());
+        thread::spawn(move || {
+            if core.is_some_and(|core| !core_affinity::set_for_current(core)) {
+                return Err(io::Error::other("--pin: a core cannot be had"));
+            }
+            run_one(listener, prepare())
+        })
     };
     let loops: Vec<_> = listeners.into_iter().map(start).collect();
     for each in loops {

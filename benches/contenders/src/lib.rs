@@ -17,25 +17,30 @@ pub struct Options {
     pub workers: usize,
     /// Close a connection after its first answer, for servers that do not read the request.
     pub close: bool,
+    /// Pin each thread to a core of its own, as far as there are cores.
+    pub pin: bool,
 }
 
 impl Options {
-    /// Reads the command line, or ends the program with status 2 and the reason.
-    pub fn from_args() -> Self {
-        Self::parse(std::env::args().skip(1)).unwrap_or_else(|reason| {
-            eprintln!("{reason}\nusage: [--listen ADDR:PORT] [--workers N] [--close]");
+    /// Reads the command line of a contender that takes these of `--close` and `--pin`, or ends the program with
+    /// status 2 and the reason.
+    pub fn from_args(flags: &[&str]) -> Self {
+        Self::parse(std::env::args().skip(1), flags).unwrap_or_else(|reason| {
+            let flags: String = flags.iter().map(|flag| format!(" [{flag}]")).collect();
+            eprintln!("{reason}\nusage: [--listen ADDR:PORT] [--workers N]{flags}");
             process::exit(2)
         })
     }
 
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn parse(mut args: impl Iterator<Item = String>, flags: &[&str]) -> Result<Self, String> {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut options = Self { listen, workers: 2, close: false };
+        let mut options = Self { listen, workers: 2, close: false, pin: false };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--listen" => options.listen = value(&arg, args.next())?,
                 "--workers" => options.workers = value(&arg, args.next())?,
-                "--close" => options.close = true,
+                "--close" if flags.contains(&"--close") => options.close = true,
+                "--pin" if flags.contains(&"--pin") => options.pin = true,
                 _ => return Err(format!("unknown argument {arg:?}")),
             }
         }
@@ -61,14 +66,15 @@ mod tests {
     use super::Options;
 
     fn parse(line: &str) -> Result<Options, String> {
-        Options::parse(line.split_whitespace().map(String::from))
+        Options::parse(line.split_whitespace().map(String::from), &["--close", "--pin"])
     }
 
     #[test]
     fn reads_every_option() {
-        let options = parse("--listen [::1]:80 --workers 3 --close");
+        let options = parse("--listen [::1]:80 --workers 3 --close --pin");
         let listen = "[::1]:80".parse().map_err(|_| String::new());
-        assert_eq!(options, listen.map(|listen| Options { listen, workers: 3, close: true }));
+        let expected = listen.map(|listen| Options { listen, workers: 3, close: true, pin: true });
+        assert_eq!(options, expected);
     }
 
     #[test]
@@ -76,5 +82,7 @@ mod tests {
         for line in ["--workers", "--workers 0", "--workers x", "--listen here", "--colse"] {
             assert!(parse(line).is_err(), "{line}");
         }
+        let args = ["--close", "--pin"].map(String::from);
+        assert!(args.into_iter().all(|arg| Options::parse([arg].into_iter(), &[]).is_err()));
     }
 }

@@ -7,7 +7,7 @@ use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use contenders::{BODY, Options, announce};
 
 fn main() -> io::Result<()> {
-    rt::System::new().block_on(serve(Options::from_args()))
+    rt::System::new().block_on(serve(Options::from_args(&[])))
 }
 
 async fn serve(options: Options) -> io::Result<()> {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 fn main() -> io::Result<()> {
-    let options = Options::from_args();
+    let options = Options::from_args(&[]);
     let runtime =
         Builder::new_multi_thread().worker_threads(options.workers).enable_io().build()?;
     // As a spawned task the accept loop runs on a worker thread: N threads serve, main only waits.

@@ -27,7 +27,7 @@ use mio::net::TcpStream;
 const SCRATCH_BYTES: usize = 4096;
 
 fn main() -> io::Result<()> {
-    bare::run(Options::from_args(), || {
+    bare::run(Options::from_args(&["--pin"]), || {
         let mut http = http1::Builder::new();
         // Copying a short body behind its head is cheaper than a gathering write.
         http.writev(false);

@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 fn main() -> io::Result<()> {
-    let options = Options::from_args();
+    let options = Options::from_args(&["--close", "--pin"]);
     let close = options.close;
     bare::run(options, move || {
         let answer: &'static str = answer(close).leak();
