@@ -880,6 +880,25 @@ fn a_client_that_reads_nothing_is_given_up() {
     running.stop().unwrap();
 }
 
+/// The kernel says that there is room when a third of its buffer is free: this one empties less than that in the time.
+#[test]
+fn a_client_that_reads_little_is_not_given_up() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const BYTES: usize = 32 << 20;
+    let server = Server::new().keep_alive_timeout(PATIENCE);
+    let running = start(server, || http::service_fn(|_| async { http::text(vec![b'x'; BYTES]) }));
+    let mut client = running.connect();
+    client.send(GET);
+    let (begun, mut part) = (Instant::now(), vec![0; 128 << 10]);
+    while begun.elapsed() < 2 * PATIENCE {
+        client.stream.read_exact(&mut part).expect("it is not given up");
+        client.received.extend_from_slice(&part);
+        thread::sleep(PATIENCE / 8);
+    }
+    assert!(client.answer().len() > BYTES);
+    running.stop().unwrap();
+}
+
 #[test]
 fn beside_a_busy_task_nothing_is_different() {
     CROWDED.set(true);

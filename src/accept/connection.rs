@@ -157,6 +157,13 @@ impl Connection {
         written
     }
 
+    /// Has the next write tried, although the kernel has not told of room: it does when much of what is under way was
+    /// read.
+    #[cfg(feature = "http")]
+    pub(crate) fn expect_room(&self) {
+        self.source().expect_writable();
+    }
+
     /// Writes as much of `bufs`, in order, as the kernel takes.
     ///
     /// # Errors

@@ -112,6 +112,12 @@ impl<T: AsFd> Source<T> {
         self.registration.readiness.read.ready.set(true);
     }
 
+    /// Has the next write tried without an event.
+    #[cfg(feature = "http")]
+    pub(crate) fn expect_writable(&self) {
+        self.registration.readiness.write.ready.set(true);
+    }
+
     /// The descriptor's owner.
     pub fn get_ref(&self) -> &T {
         &self.io

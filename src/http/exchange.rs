@@ -210,9 +210,13 @@ impl Exchange {
         self.hub.is_draining() && is_between_requests && !self.finishing.replace(true)
     }
 
-    /// Whether the kernel takes no more of an answer: the rest of it is still here.
+    /// Since when the kernel takes no more of an answer: the rest of it is still here.
+    pub(super) fn stalled(&self) -> Option<Instant> {
+        self.stalled.get()
+    }
+
     pub(super) fn is_stalled(&self) -> bool {
-        self.stalled.get().is_some()
+        self.stalled().is_some()
     }
 
     /// When patience ends, if the other side is what we wait for.

@@ -67,6 +67,7 @@ pub(super) async fn serve<S, B>(
         seat: &seat,
         timer: None,
         armed: None,
+        tried: None,
     };
     let outcome = session.await;
     outgoing.hurry();
@@ -113,6 +114,8 @@ struct Session<'a, C> {
     timer: Option<Sleep>,
     /// What the timer waits for.
     armed: Option<Instant>,
+    /// The last stall at whose end sending was tried once more, by when it began.
+    tried: Option<Instant>,
 }
 
 /// What a session needs of hyper's connection.
@@ -152,6 +155,9 @@ impl<C: Http> Future for Session<'_, C> {
             if !this.expired(cx) || this.next_has_come() {
                 return Poll::Pending;
             }
+            if this.may_have_room() {
+                continue;
+            }
             if this.exchange.finishes() {
                 this.http.finish();
                 continue;
@@ -172,6 +178,17 @@ impl<C: Http> Session<'_, C> {
     fn next_has_come(&self) -> bool {
         let awaited = self.exchange.phase() == Phase::Idle && !self.exchange.is_stalled();
         awaited && self.connection.has_input()
+    }
+
+    /// Whether it is unknown if a peer that takes nothing has taken a little meanwhile; has sending tried if so.
+    fn may_have_room(&mut self) -> bool {
+        let stalled = self.exchange.stalled();
+        let is_unknown = stalled.is_some() && stalled != self.tried;
+        if is_unknown {
+            self.tried = stalled;
+            self.connection.expect_room();
+        }
+        is_unknown
     }
 
     /// Whether the current deadline has passed; sees to being woken when it does.

@@ -231,12 +231,14 @@ async fn receive(stream: &Source<UnixStream>) -> io::Result<Vec<u8>> {
 
 async fn say(stream: &Source<UnixStream>, line: &str) -> io::Result<()> {
     let mut left = line.as_bytes();
-    let send = async {
-        while !left.is_empty() {
-            let sent = stream.write_io(|mut stream| stream.write(left)).await?;
-            left = &left[sent..];
-        }
-        Ok(())
-    };
-    timeout(PATIENCE, send).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    while !left.is_empty() {
+        let send = stream.write_io(|mut stream| stream.write(left));
+        let sent = match timeout(PATIENCE, send).await {
+            Ok(sent) => sent?,
+            // The kernel tells of room when most of what is under way was read; some may be there before.
+            Err(_) => (&mut stream.get_ref()).write(left)?,
+        };
+        left = &left[sent..];
+    }
+    Ok(())
 }

@@ -34,7 +34,7 @@ pub fn start(name: &str, mode: Mode) -> Program {
     Program::spawn(&mut command(name, mode))
 }
 
-/// A program that runs. It is killed when this is dropped; its output is kept.
+/// A program that runs. It is killed when this is dropped; its output is kept, and shown if the test fails.
 pub struct Program {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -140,7 +140,11 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let status = self.child.wait();
+        if std::thread::panicking() {
+            let errors = self.errors.take().map(|thread| thread.join());
+            eprintln!("the program: {status:?}, output: {:#?}\n{errors:#?}", self.output);
+        }
     }
 }
 
