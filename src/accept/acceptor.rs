@@ -35,6 +35,8 @@ pub(crate) struct Acceptor {
     failing: bool,
     /// The first error of a shortage, until somebody asks.
     failure: Option<io::Error>,
+    /// It rests although it may have been woken for a connection, as nobody else was, until somebody asks.
+    left_behind: bool,
     /// Other loops accept from duplicates, too: those that wait stand in line, and the kernel wakes one.
     shared: bool,
     /// Connections that waited when somebody looked, less those that were accepted since: others may have taken them.
@@ -54,7 +56,15 @@ impl Acceptor {
     }
 
     fn of(source: Source<Socket>, shared: bool) -> Self {
-        Self { source, pause: None, failing: false, failure: None, shared, waiting: 0 }
+        Self {
+            source,
+            pause: None,
+            failing: false,
+            failure: None,
+            left_behind: false,
+            shared,
+            waiting: 0,
+        }
     }
 
     /// Does not wait until it is polled again. Whether the kernel may have woken this loop, and no other, for a connection
@@ -83,6 +93,11 @@ impl Acceptor {
     /// Why accepting began to fail, said once for each shortage.
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
+    }
+
+    /// Whether a connection may wait since accepting failed for which no other loop was woken. Said once for each.
+    pub(crate) fn take_left_behind(&mut self) -> bool {
+        std::mem::take(&mut self.left_behind)
     }
 
     /// The next connection, non-blocking and close-on-exec. An error means that this socket will
@@ -135,7 +150,7 @@ impl Acceptor {
         log::warn!("cannot accept for {} ms: {error}", PAUSE.as_millis());
         self.pause = Some(Box::pin(sleep(PAUSE)));
         // Another process may have descriptors left.
-        self.leave_line();
+        self.left_behind |= self.stop_waiting();
         if !std::mem::replace(&mut self.failing, true) {
             self.failure = Some(error);
         }

@@ -201,10 +201,10 @@ impl Listener {
             Poll::Ready(Ok(socket)) => Ok(Poll::Ready(Some(socket))),
             Poll::Ready(Err(error)) => self.broken(error),
             Poll::Pending => {
-                let failure = acceptor.take_failure();
+                let (failure, left_behind) = (acceptor.take_failure(), acceptor.take_left_behind());
                 self.turn.give_back();
-                if let Some(error) = failure {
-                    self.tell_left(Some(error));
+                if left_behind || failure.is_some() {
+                    self.tell_left(failure);
                 }
                 Ok(Poll::Pending)
             }

@@ -154,7 +154,11 @@ fn passed_on(scene: &Scene) {
         assert_eq!(greeting(&address).unwrap(), "2");
         program.line_within(Duration::from_millis(5), |line| line == "error").is_some()
     });
-    assert_eq!(greeting(&address).unwrap(), "2");
+    // It tries again after a while, and is woken again: now and then one of these is for it.
+    for _ in 0..50 {
+        assert_eq!(greeting(&address).unwrap(), "2");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn one_runs_out(scene: &Scene) {
