@@ -103,7 +103,7 @@ async fn panic_twice(worker: Worker) -> Result<()> {
     Ok(())
 }
 
-const STORM: u64 = 20_000;
+const STORM: u64 = 4_000;
 
 fn storm(scene: &Scene) {
     let pool = Pool::builder().threads(1..=2).queue(16);

@@ -296,7 +296,7 @@ async fn second_never_listens(worker: Worker) -> Result<()> {
 }
 
 fn ready_without_listening(scene: &Scene) {
-    let builder = scene.builder().workers(2).boot_timeout(BOOT).region("said", 8);
+    let builder = scene.builder().workers(2).boot_timeout(10 * BOOT).region("said", 8);
     let cluster = builder.supervise(say_ready).unwrap();
     until_named(&cluster, "online", 2);
     let status = cluster.status();

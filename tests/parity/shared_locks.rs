@@ -70,7 +70,10 @@ fn work<'a>(
     });
     assert_eq!(words.load(HALF_DONE).unwrap(), 0, "half done, but nobody was told");
     let taken = words.load(TAKEN).unwrap();
-    std::thread::yield_now();
+    // Where many threads want a core it comes back late.
+    if taken.is_multiple_of(8) {
+        std::thread::yield_now();
+    }
     words.store(TAKEN, taken + 1).unwrap();
     guard
 }
