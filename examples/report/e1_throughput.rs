@@ -249,19 +249,14 @@ impl Found {
                 "The same arm twice differs by {change}: no smaller difference means anything here."
             ));
         }
-        for rival in rivals::SERVERS.map(|(name, _)| name) {
-            if let Some(cost) = self.cost("process/shared", rival, AIM_AT) {
-                let times = cost.times();
-                lines.push(format!("A request to `process/shared` costs {times} times the CPU time of one to {rival}."));
-            }
-        }
-        for (a, b) in
-            [("thread/shared", rivals::PINNED), (UNPINNED, FLOOR), (rivals::PINNED, FLOOR)]
-        {
+        let rivals = rivals::SERVERS.map(|(name, _)| ("process/shared", name));
+        let pinning =
+            [("thread/shared", rivals::PINNED), (UNPINNED, FLOOR), (rivals::PINNED, FLOOR)];
+        for (a, b) in rivals.into_iter().chain(pinning) {
             if let Some(cost) = self.cost(a, b, AIM_AT) {
                 let times = cost.times();
                 lines.push(format!(
-                    "A request to `{a}` costs {times} times the CPU time of one to `{b}`."
+                    "A request to `{a}` costs {times} times the CPU time of one to {b}."
                 ));
             }
         }

@@ -31,8 +31,8 @@ pub(crate) fn present(programs: &Programs) -> impl Iterator<Item = &'static str>
     there.map(|(name, _)| *name)
 }
 
-/// Starts one of [`SERVERS`], [`DEFERRED`] or [`PINNED`], with so many workers. `close`: every request will come on a connection of
-/// its own, which the bare loop has to know.
+/// Starts one of [`SERVERS`], [`DEFERRED`] or [`PINNED`], with so many workers. `close`: every request will come on a
+/// connection of its own, which the bare loop has to know.
 pub(crate) fn start(
     programs: &Programs,
     name: &str,

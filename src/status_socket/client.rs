@@ -23,7 +23,7 @@ use super::{
 };
 use crate::event_loop::{self, Source, sleep_until, timeout};
 
-/// How long a client may take to ask, and to receive a line.
+/// How long a client may take to ask, and then not receive anything of a line that waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest request, in bytes.

@@ -125,7 +125,7 @@ fn watchdog(scene: &Scene) {
     let start = Instant::now();
     let running = Running::new(Program::spawn(&mut command));
     (0..4).for_each(|_| drop(manager.until("WATCHDOG=1")));
-    // Three intervals, and not less than two and a half whenever the first one began.
+    // Three intervals lie between the first and the last.
     assert!(start.elapsed() > Duration::from_millis(200), "more often than every 100 ms");
     system::signal(running.pid, SIGSTOP);
     wait_until("a stopped primary", || system::state(running.pid) == Some('T'));
