@@ -17,6 +17,9 @@ use crate::{
     worker::{Command, Program},
 };
 
+/// How many handles of a worker are made at once for its messages.
+const COPIES: usize = 64;
+
 impl Primary {
     pub(super) fn act(&mut self, action: Action) {
         match action {
@@ -216,9 +219,16 @@ impl Primary {
 fn straight_to_the_program(sink: &Arc<EventSink>, worker: &WorkerHandle) -> Program {
     // A thread that was left behind must not keep the program waiting for events.
     let (sink, worker) = (Arc::downgrade(sink), worker.clone());
+    // The program's thread drops each handle that it was given: were each made when it is needed, both threads would
+    // write to the count of all handles with every message.
+    let mut copies = Vec::new();
     Box::new(move |message| match sink.upgrade() {
         Some(sink) => {
-            sink.emit(Event::Message { worker: worker.clone(), message });
+            let worker = copies.pop().unwrap_or_else(|| {
+                copies.resize(COPIES, worker.clone());
+                worker.clone()
+            });
+            sink.emit(Event::Message { worker, message });
             Ok(())
         }
         None => Err(message),

@@ -39,7 +39,7 @@ pub(crate) struct Line {
 }
 
 /// Gives a message to the program, or gives it back when the cluster has ended.
-pub(crate) type Program = Box<dyn Fn(Message) -> Result<(), Message> + Send>;
+pub(crate) type Program = Box<dyn FnMut(Message) -> Result<(), Message> + Send>;
 
 #[derive(Clone)]
 enum Way {
@@ -138,7 +138,7 @@ impl Line {
     pub(crate) fn deliver(&self, message: Message) -> Result<(), Message> {
         let bytes = message.bytes();
         self.upward.add(bytes);
-        let delivered = match &*self.program.lock() {
+        let delivered = match &mut *self.program.lock() {
             Some(program) => program(message),
             None => Err(message),
         };

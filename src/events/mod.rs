@@ -5,6 +5,8 @@
 //! dropped and are not counted against the queue's bound: their own is what may be under way from each
 //! worker, which is told what the program took.
 
+mod queue;
+
 use std::{
     sync::{
         Arc,
@@ -13,8 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
+use self::queue::Queue;
 use crate::{
     builder::Settings,
     clock,
@@ -159,10 +160,10 @@ impl Event {
 
 /// The two ends of an event queue. With `endless`, it does not end while no worker is there.
 pub(crate) fn queue(bound: usize, endless: bool) -> (EventSink, EventStream) {
-    let (sender, receiver) = unbounded();
+    let queue = Arc::new(Queue::new());
     let counters = Arc::new(Counters { bound, ..Counters::default() });
-    let sink = EventSink { sender, counters: counters.clone(), feed: None };
-    (sink, EventStream { receiver, counters, endless })
+    let sink = EventSink { queue: queue.clone(), counters: counters.clone(), feed: None };
+    (sink, EventStream { queue, counters, endless })
 }
 
 #[derive(Debug, Default)]
@@ -179,7 +180,7 @@ struct Counters {
 /// Where the primary puts events.
 #[derive(Debug)]
 pub(crate) struct EventSink {
-    sender: Sender<Event>,
+    queue: Arc<Queue<Event>>,
     counters: Arc<Counters>,
     /// The other readers: those of the status socket.
     feed: Option<Feed>,
@@ -216,7 +217,7 @@ impl EventSink {
                 return Err(event);
             }
         }
-        self.sender.send(event).map_err(|refused| refused.0)
+        self.queue.push(event)
     }
 
     /// The reader may have made room, and be waiting, since the queue was full.
@@ -228,10 +229,16 @@ impl EventSink {
     }
 }
 
+impl Drop for EventSink {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 /// Where the program takes events out.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    receiver: Receiver<Event>,
+    queue: Arc<Queue<Event>>,
     counters: Arc<Counters>,
     endless: bool,
 }
@@ -252,7 +259,7 @@ impl EventStream {
 
     /// The next event; waits for it until the primary has ended, whoever is alive.
     pub(crate) fn next_of_all(&self) -> Option<Event> {
-        let event = self.receiver.recv().ok();
+        let event = self.queue.next(None);
         event.map(|event| self.take(event)).or_else(|| self.missed()).inspect(show)
     }
 
@@ -287,21 +294,26 @@ impl EventStream {
     }
 
     fn sleep(&self, deadline: Option<Instant>) -> Option<Event> {
-        let received = match deadline {
-            Some(deadline) => self.receiver.recv_deadline(deadline).ok(),
-            None => self.receiver.recv().ok(),
-        };
-        received.map(|event| self.take(event)).or_else(|| self.missed())
+        let event = self.queue.next(deadline);
+        event.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn at_hand(&self) -> Option<Event> {
-        let event = self.receiver.try_recv().ok();
+        let event = self.queue.try_next();
         event.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn missed(&self) -> Option<Event> {
         let count = self.counters.missed.swap(0, SeqCst);
         (count > 0).then_some(Event::Missed { count })
+    }
+}
+
+impl Drop for EventStream {
+    /// What nobody will take any more may hold sockets.
+    fn drop(&mut self) {
+        self.queue.close();
+        while self.queue.try_next().is_some() {}
     }
 }
 
