@@ -137,14 +137,10 @@ impl Coded {
         true
     }
 
+    /// The next message, for whoever has just found none.
     pub(super) async fn next(&self) -> Option<Message> {
-        loop {
-            if let Some(message) = self.try_next() {
-                return Some(message);
-            }
-            if self.ended.get() {
-                return None;
-            }
+        let mut next = None;
+        while next.is_none() && !self.ended.get() {
             match Source::new(self.end.clone(), Interest::READABLE) {
                 Ok(source) => {
                     // What is there by now makes an edge: it was not when it was looked for.
@@ -156,7 +152,9 @@ impl Coded {
                     self.ended.set(true);
                 }
             }
+            next = self.try_next();
         }
+        next
     }
 
     pub(super) fn wait_next(&self, deadline: Option<Instant>) -> Option<Message> {
