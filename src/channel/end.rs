@@ -33,7 +33,7 @@ impl Channel {
 
     /// Takes over one end whose way out is known to others.
     pub(crate) fn with_outlet(end: Arc<OwnedFd>, outlet: Outlet) -> io::Result<Self> {
-        let source = Source::new(end, Interest::READABLE | Interest::WRITABLE)?;
+        let source = Source::new(end, Interest::READABLE)?;
         Ok(Self { source, flusher: Flusher::new(outlet), inbox: Inbox::new(0) })
     }
 
@@ -67,7 +67,11 @@ impl Channel {
     ///
     /// The channel cannot be used any more.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.flusher.poll(&self.source, cx)
+        let flushed = self.flusher.poll(&self.source, cx)?;
+        if flushed.is_ready() {
+            self.source.unwatch_room()?;
+        }
+        flushed.map(Ok)
     }
 
     /// The next frame. At most `budget` packets are received, and subtracted from it; at 0 the task is

@@ -48,7 +48,10 @@ impl Flusher {
             self.retry = None;
         }
         loop {
-            ready!(source.poll_writable(cx));
+            if source.poll_writable(cx).is_pending() {
+                source.watch_room()?;
+                return Poll::Pending;
+            }
             match self.outlet.flush()? {
                 Written::All => return Poll::Ready(Ok(())),
                 Written::Blocked => source.clear_writable(),

@@ -107,6 +107,24 @@ impl<T: AsFd> Source<T> {
         self.registration.registered.get()
     }
 
+    /// Has the kernel tell of room for writing, too, from now on; room that is there by now counts as an event. For a
+    /// source that was made for reading alone: a Unix socket makes an event of each packet that its peer takes, and who
+    /// does not wait for room should not be woken by them.
+    pub(crate) fn watch_room(&self) -> io::Result<()> {
+        let interest = self.registration.due.get();
+        let both = interest.map_or(Interest::WRITABLE, |interest| interest | Interest::WRITABLE);
+        self.registration.set_interest(both)
+    }
+
+    /// Undoes [`watch_room`](Self::watch_room).
+    pub(crate) fn unwatch_room(&self) -> io::Result<()> {
+        let interest = self.registration.due.get();
+        match interest.and_then(|interest| interest.remove(Interest::WRITABLE)) {
+            Some(interest) => self.registration.set_interest(interest),
+            None => Ok(()),
+        }
+    }
+
     /// Has the next read tried without an event.
     pub(crate) fn expect_readable(&self) {
         self.registration.readiness.read.ready.set(true);
@@ -269,7 +287,7 @@ struct Registration {
     /// The kernel knows of it.
     registered: Cell<bool>,
     /// What the kernel is to tell of; nothing where a source joins and leaves a line instead.
-    due: Option<Interest>,
+    due: Cell<Option<Interest>>,
     /// The descriptor is about to be closed when this is dropped, and has no duplicate.
     sole: bool,
 }
@@ -280,15 +298,29 @@ impl Registration {
         let readiness = Rc::<Readiness>::default();
         let token = core.sources.borrow_mut().insert(&readiness)?;
         let registered = Cell::new(false);
+        let due = Cell::new(due);
         Ok(Registration { core, readiness, token, fd, registered, due, sole: false })
     }
 
     /// What is ready by now counts as an event.
     fn register_if_due(&self) -> io::Result<()> {
-        let Some(interest) = self.due.filter(|_| !self.registered.get()) else { return Ok(()) };
+        let Some(interest) = self.due.get().filter(|_| !self.registered.get()) else {
+            return Ok(());
+        };
         let poll = self.core.poll.borrow();
         poll.registry().register(&mut SourceFd(&self.fd), self.token, interest)?;
         self.registered.set(true);
+        Ok(())
+    }
+
+    /// For a source that is registered: what is ready by now counts as an event.
+    fn set_interest(&self, interest: Interest) -> io::Result<()> {
+        if self.due.get() == Some(interest) {
+            return Ok(());
+        }
+        let poll = self.core.poll.borrow();
+        poll.registry().reregister(&mut SourceFd(&self.fd), self.token, interest)?;
+        self.due.set(Some(interest));
         Ok(())
     }
 

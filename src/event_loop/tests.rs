@@ -680,3 +680,23 @@ fn busy_and_idle_time_are_told_apart() {
 fn without_a_loop_the_message_is_clear() {
     let _ = now();
 }
+
+#[test]
+fn room_is_told_of_while_it_is_watched_and_no_longer() {
+    let mut event_loop = new_loop();
+    let (near, mut far) = stream_pair();
+    let source = event_loop.enter(|| Source::new(near, Interest::READABLE).unwrap());
+    let mut is_told_of_room = || {
+        source.clear_writable();
+        // The peer takes what there is: to the kernel that is news for whoever writes.
+        source.get_ref().write_all(&[0; 64]).unwrap();
+        far.read_exact(&mut [0; 64]).unwrap();
+        event_loop.turn(Some(clock::now() + MS)).unwrap();
+        source.poll_writable(&mut Context::from_waker(Waker::noop())).is_ready()
+    };
+    assert!(!is_told_of_room());
+    source.watch_room().unwrap();
+    assert!(is_told_of_room());
+    source.unwatch_room().unwrap();
+    assert!(!is_told_of_room());
+}

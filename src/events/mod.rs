@@ -1,6 +1,6 @@
 //! What the primary tells the program, and the queue it takes to get there.
 //!
-//! The primary's thread puts events in and never waits: when the program is behind and the queue is
+//! The primary's thread puts events in and never waits for the program: when that is behind and the queue is
 //! full, events are dropped and counted, and the program learns how many it missed. Messages are never
 //! dropped and are not counted against the queue's bound: their own is what may be under way from each
 //! worker, which is told what the program took.
@@ -160,14 +160,19 @@ impl Event {
 
 /// The two ends of an event queue. With `endless`, it does not end while no worker is there.
 pub(crate) fn queue(bound: usize, endless: bool) -> (EventSink, EventStream) {
-    let queue = Arc::new(Queue::new());
-    let counters = Arc::new(Counters { bound, ..Counters::default() });
-    let sink = EventSink { queue: queue.clone(), counters: counters.clone(), feed: None };
-    (sink, EventStream { queue, counters, endless })
+    let shared = Arc::new(Shared {
+        queue: Queue::new(),
+        bound,
+        kept: AtomicUsize::new(0),
+        missed: AtomicU64::new(0),
+        live: AtomicUsize::new(0),
+    });
+    (EventSink { shared: shared.clone(), feed: None }, EventStream { shared, endless })
 }
 
-#[derive(Debug, Default)]
-struct Counters {
+#[derive(Debug)]
+struct Shared {
+    queue: Queue<Event>,
     /// How many events but messages are kept.
     bound: usize,
     /// How many there are.
@@ -180,8 +185,7 @@ struct Counters {
 /// Where the primary puts events.
 #[derive(Debug)]
 pub(crate) struct EventSink {
-    queue: Arc<Queue<Event>>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     /// The other readers: those of the status socket.
     feed: Option<Feed>,
 }
@@ -203,8 +207,8 @@ impl EventSink {
             feed.see(&event);
         }
         if let Err(event) = self.offer(event) {
-            self.counters.gone(&event);
-            self.counters.missed.fetch_add(1, SeqCst);
+            self.shared.gone(&event);
+            self.shared.missed.fetch_add(1, SeqCst);
             self.tell_missed();
         }
     }
@@ -212,55 +216,54 @@ impl EventSink {
     /// Puts an event in if there is room.
     fn offer(&self, event: Event) -> Result<(), Event> {
         if !matches!(event, Event::Message { .. }) {
-            let more = |kept| (kept < self.counters.bound).then_some(kept + 1);
-            if self.counters.kept.fetch_update(SeqCst, SeqCst, more).is_err() {
+            let more = |kept| (kept < self.shared.bound).then_some(kept + 1);
+            if self.shared.kept.fetch_update(SeqCst, SeqCst, more).is_err() {
                 return Err(event);
             }
         }
-        self.queue.push(event)
+        self.shared.queue.push(event)
     }
 
     /// The reader may have made room, and be waiting, since the queue was full.
     fn tell_missed(&self) {
-        let count = self.counters.missed.swap(0, SeqCst);
+        let count = self.shared.missed.swap(0, SeqCst);
         if self.offer(Event::Missed { count }).is_err() {
-            self.counters.missed.fetch_add(count, SeqCst);
+            self.shared.missed.fetch_add(count, SeqCst);
         }
     }
 }
 
 impl Drop for EventSink {
     fn drop(&mut self) {
-        self.queue.close();
+        self.shared.queue.close();
     }
 }
 
 /// Where the program takes events out.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    queue: Arc<Queue<Event>>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     endless: bool,
 }
 
 impl EventStream {
     pub(crate) fn worker_asked_for(&self) {
-        self.counters.live.fetch_add(1, SeqCst);
+        self.shared.live.fetch_add(1, SeqCst);
     }
 
     /// The next event; waits until the deadline, which only a wait asks for, or for ever. `None` when the time is
     /// over, or when nothing can come any more.
     pub(crate) fn next(&self, deadline: impl FnOnce() -> Option<Instant>) -> Option<Event> {
         let event = self.at_hand().or_else(|| self.wait(deadline()))?;
-        self.counters.gone(&event);
+        self.shared.gone(&event);
         show(&event);
         Some(event)
     }
 
     /// The next event; waits for it until the primary has ended, whoever is alive.
     pub(crate) fn next_of_all(&self) -> Option<Event> {
-        let event = self.queue.next(None);
-        event.map(|event| self.take(event)).or_else(|| self.missed()).inspect(show)
+        let next = self.at_hand().or_else(|| self.sleep(None, || false));
+        next.inspect(show)
     }
 
     /// An event left the queue.
@@ -268,17 +271,18 @@ impl EventStream {
         match &event {
             Event::Message { worker, message } => worker.line().took(message.bytes()),
             _ => {
-                self.counters.kept.fetch_sub(1, SeqCst);
+                self.shared.kept.fetch_sub(1, SeqCst);
             }
         }
         event
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Option<Event> {
-        if !self.endless && self.counters.live.load(SeqCst) == 0 {
+        let is_over = || !self.endless && self.shared.live.load(SeqCst) == 0;
+        if is_over() {
             return None;
         }
-        self.look_again(deadline).or_else(|| self.sleep(deadline))
+        self.look_again(deadline).or_else(|| self.sleep(deadline, is_over))
     }
 
     fn look_again(&self, deadline: Option<Instant>) -> Option<Event> {
@@ -293,18 +297,18 @@ impl EventStream {
         None
     }
 
-    fn sleep(&self, deadline: Option<Instant>) -> Option<Event> {
-        let event = self.queue.next(deadline);
+    fn sleep(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) -> Option<Event> {
+        let event = self.shared.queue.next(deadline, is_over);
         event.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn at_hand(&self) -> Option<Event> {
-        let event = self.queue.try_next();
+        let event = self.shared.queue.try_next();
         event.map(|event| self.take(event)).or_else(|| self.missed())
     }
 
     fn missed(&self) -> Option<Event> {
-        let count = self.counters.missed.swap(0, SeqCst);
+        let count = self.shared.missed.swap(0, SeqCst);
         (count > 0).then_some(Event::Missed { count })
     }
 }
@@ -312,8 +316,8 @@ impl EventStream {
 impl Drop for EventStream {
     /// What nobody will take any more may hold sockets.
     fn drop(&mut self) {
-        self.queue.close();
-        while self.queue.try_next().is_some() {}
+        self.shared.queue.close();
+        while self.shared.queue.try_next().is_some() {}
     }
 }
 
@@ -324,11 +328,14 @@ fn show(event: &Event) {
     }
 }
 
-impl Counters {
-    /// The reader has got an event, or never will.
+impl Shared {
+    /// A reader has got an event, or none ever will.
     fn gone(&self, event: &Event) {
         if let Event::Exit { .. } = event {
-            let _ = self.live.fetch_update(SeqCst, SeqCst, |live| live.checked_sub(1));
+            let less = |live: usize| live.checked_sub(1);
+            if self.live.fetch_update(SeqCst, SeqCst, less) == Ok(1) {
+                self.queue.ask_again();
+            }
         }
     }
 }
@@ -387,5 +394,16 @@ mod tests {
         stream.worker_asked_for();
         drop(sink);
         assert!(stream.next(|| None).is_none(), "the primary is gone");
+    }
+
+    #[test]
+    fn whoever_waits_for_all_events_learns_what_was_missed_when_it_has_caught_up() {
+        let (sink, stream) = queue(1, false);
+        (1..=3).for_each(|count| sink.emit(missed(count)));
+        let counts = [1, 2].map(|_| match stream.next_of_all() {
+            Some(Event::Missed { count }) => count,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(counts, [1, 2], "an event, then the two that were dropped");
     }
 }

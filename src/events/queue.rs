@@ -18,6 +18,7 @@
 use std::{
     collections::VecDeque,
     fmt, hint,
+    panic::{RefUnwindSafe, UnwindSafe},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock;
 
-/// An empty place keeps memory for so many items, however few the last batch had.
+/// An empty place keeps memory for so many items, however few the batch before had.
 const KEPT: usize = 256;
 
 /// How long a reader who found several items at once lets more arrive. Shorter than a wake-up by far, and time for
@@ -50,14 +51,14 @@ struct Arriving<T> {
 
 struct AtHand<T> {
     items: VecDeque<T>,
-    /// Whether the last batch had more than one item.
-    several: bool,
+    /// How many the last batch had.
+    last_batch: usize,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
         let arriving = Arriving { items: VecDeque::new(), closed: false };
-        let at_hand = AtHand { items: VecDeque::new(), several: false };
+        let at_hand = AtHand { items: VecDeque::new(), last_batch: 0 };
         Self {
             arriving: Mutex::new(arriving).into(),
             at_hand: Mutex::new(at_hand).into(),
@@ -86,31 +87,41 @@ impl<T> Queue<T> {
     pub(super) fn try_next(&self) -> Option<T> {
         let mut at_hand = self.at_hand.lock();
         if at_hand.items.is_empty() && self.news.load(Relaxed) {
-            if at_hand.several {
+            if at_hand.last_batch > 1 {
                 gather();
             }
-            self.fetch(&mut at_hand, &mut self.arriving.lock());
+            drop(self.fetch(&mut at_hand));
         }
         at_hand.items.pop_front()
     }
 
-    /// The next item; sleeps until the deadline, or for as long as it takes. `None` when the time is over, or when
-    /// the queue is closed and empty.
-    pub(super) fn next(&self, deadline: Option<Instant>) -> Option<T> {
+    /// The next item; sleeps until the deadline, or for as long as it takes. `None` when the time is over, when the
+    /// queue is closed and empty, or when it is empty and `is_over`, which is asked before each sleep.
+    pub(super) fn next(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) -> Option<T> {
         let mut in_time = true;
         loop {
-            let mut at_hand = self.at_hand.lock();
-            let mut arriving = self.arriving.lock();
-            if at_hand.items.is_empty() {
-                self.fetch(&mut at_hand, &mut arriving);
+            if let Some(item) = self.try_next() {
+                return Some(item);
             }
+            let mut at_hand = self.at_hand.lock();
+            if !at_hand.items.is_empty() {
+                continue;
+            }
+            let mut arriving = self.fetch(&mut at_hand);
             let item = at_hand.items.pop_front();
-            if item.is_some() || arriving.closed || !in_time {
+            if item.is_some() || arriving.closed || !in_time || is_over() {
                 return item;
             }
             drop(at_hand);
             in_time = self.sleep(&mut arriving, deadline);
         }
+    }
+
+    /// Has whoever sleeps ask again whether it is over.
+    pub(super) fn ask_again(&self) {
+        // Whoever has just been told that it is not sleeps by the time the lock is free.
+        drop(self.arriving.lock());
+        self.sleepers.notify_all();
     }
 
     /// Nothing comes any more: what is there can still be taken, and whoever sleeps learns that it is all.
@@ -121,11 +132,13 @@ impl<T> Queue<T> {
 
     /// Moves all that has arrived to where readers take from, which is empty. Memory that a large batch needed goes
     /// when the batches are small again.
-    fn fetch(&self, at_hand: &mut AtHand<T>, arriving: &mut Arriving<T>) {
-        at_hand.items.shrink_to(KEPT.max(4 * arriving.items.len()));
+    fn fetch(&self, at_hand: &mut AtHand<T>) -> MutexGuard<'_, Arriving<T>> {
+        at_hand.items.shrink_to(KEPT.max(4 * at_hand.last_batch));
+        let mut arriving = self.arriving.lock();
         std::mem::swap(&mut at_hand.items, &mut arriving.items);
-        at_hand.several = at_hand.items.len() > 1;
         self.news.store(false, Relaxed);
+        at_hand.last_batch = at_hand.items.len();
+        arriving
     }
 
     /// Sleeps until an item comes, or the end, or the deadline; `false` for the last.
@@ -145,6 +158,10 @@ fn gather() {
     }
 }
 
+/// No code that can panic runs under its locks.
+impl<T> UnwindSafe for Queue<T> {}
+impl<T> RefUnwindSafe for Queue<T> {}
+
 impl<T> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").finish_non_exhaustive()
@@ -154,7 +171,10 @@ impl<T> fmt::Debug for Queue<T> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::{
+        sync::{Arc, atomic::Ordering::SeqCst},
+        thread,
+    };
 
     use super::*;
 
@@ -166,7 +186,7 @@ mod tests {
         queue.push(4).unwrap();
         queue.close();
         assert_eq!(queue.push(5), Err(5));
-        let rest: Vec<_> = std::iter::from_fn(|| queue.next(None)).collect();
+        let rest: Vec<_> = std::iter::from_fn(|| queue.next(None, || false)).collect();
         assert_eq!(rest, [2, 3, 4]);
         assert_eq!(queue.try_next(), None);
     }
@@ -175,10 +195,10 @@ mod tests {
     fn a_reader_waits_until_its_deadline_and_no_longer() {
         let queue = Queue::<u8>::new();
         let deadline = clock::now() + Duration::from_millis(20);
-        assert_eq!(queue.next(Some(deadline)), None);
+        assert_eq!(queue.next(Some(deadline), || false), None);
         assert!(clock::now() >= deadline);
         queue.push(1).unwrap();
-        assert_eq!(queue.next(Some(deadline)), Some(1), "what is there needs no time");
+        assert_eq!(queue.next(Some(deadline), || false), Some(1), "what is there needs no time");
     }
 
     #[test]
@@ -189,7 +209,7 @@ mod tests {
         (0..100_000).for_each(|item| queue.push(item).unwrap());
         while queue.try_next().is_some() {}
         assert!(capacity() >= 100_000);
-        for item in 0..2 {
+        for item in 0..4 {
             queue.push(item).unwrap();
             assert_eq!(queue.try_next(), Some(item));
         }
@@ -209,8 +229,10 @@ mod tests {
             let queue = queue.clone();
             thread::spawn(move || {
                 let (mut last, mut taken) = ([None; 2], 0);
-                while let Some((writer, item)) =
-                    (reader == 0).then(|| queue.try_next()).flatten().or_else(|| queue.next(None))
+                while let Some((writer, item)) = (reader == 0)
+                    .then(|| queue.try_next())
+                    .flatten()
+                    .or_else(|| queue.next(None, || false))
                 {
                     assert!(last[writer] < Some(item), "{item} after {last:?}");
                     last[writer] = Some(item);
@@ -232,16 +254,30 @@ mod tests {
         let echo = thread::spawn({
             let (there, back) = (there.clone(), back.clone());
             move || {
-                while let Some(item) = there.next(None) {
+                while let Some(item) = there.next(None, || false) {
                     back.push(item).unwrap();
                 }
             }
         });
         for item in 0..5_000 {
             there.push(item).unwrap();
-            assert_eq!(back.next(None), Some(item));
+            assert_eq!(back.next(None, || false), Some(item));
         }
         there.close();
         echo.join().unwrap();
+    }
+
+    #[test]
+    fn a_sleeper_is_told_when_it_is_over() {
+        let (queue, over) = (Arc::new(Queue::<u8>::new()), Arc::new(AtomicBool::new(false)));
+        let sleepers = [(); 2].map(|()| {
+            let (queue, over) = (queue.clone(), over.clone());
+            thread::spawn(move || queue.next(None, || over.load(SeqCst)))
+        });
+        over.store(true, SeqCst);
+        queue.ask_again();
+        assert!(sleepers.into_iter().all(|sleeper| sleeper.join().unwrap().is_none()));
+        queue.push(1).unwrap();
+        assert_eq!(queue.next(None, || true), Some(1));
     }
 }

@@ -225,7 +225,7 @@ fn straight_to_the_program(sink: &Arc<EventSink>, worker: &WorkerHandle) -> Prog
     Box::new(move |message| match sink.upgrade() {
         Some(sink) => {
             let worker = copies.pop().unwrap_or_else(|| {
-                copies.resize(COPIES, worker.clone());
+                copies.resize(COPIES - 1, worker.clone());
                 worker.clone()
             });
             sink.emit(Event::Message { worker, message });

@@ -123,4 +123,12 @@ fn end(scene: &Scene) {
     assert!(cluster.events().next().is_none(), "nobody is left");
     // A cluster that is empty can be filled again.
     fork_listening(&cluster, 1);
+    // Whichever of several readers gets the last event, they all learn that it was the last.
+    std::thread::scope(|scope| {
+        let readers =
+            [(); 3].map(|()| scope.spawn(|| cluster.events().map(|event| event.name()).collect()));
+        cluster.disconnect().unwrap();
+        let names: Vec<Vec<_>> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        assert_eq!(names.concat().iter().filter(|name| **name == "exit").count(), 1, "{names:?}");
+    });
 }
