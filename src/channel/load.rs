@@ -31,7 +31,7 @@ impl Load {
 
     /// Whether no sender that looks at the load can have got this far.
     pub(crate) fn is_excessive(self) -> bool {
-        // One message of up to 1 GiB may pass the bound on bytes, alone.
+        // One message of up to 1 GiB may pass the bound on bytes, almost alone.
         self.messages > Self::FULL.messages || self.bytes > Self::FULL.bytes + (1 << 30)
     }
 
@@ -52,8 +52,10 @@ pub enum Flow {
 
 /// Whether a message of this many bytes may follow what is under way.
 pub(crate) fn check_room(load: Load, bytes: usize) -> Result<Flow> {
-    let next = Load { bytes: load.bytes.saturating_add(bytes), ..load };
-    if load.messages >= Load::FULL.messages || next.bytes > Load::FULL.bytes && load.bytes > 0 {
+    let next = load.bytes.saturating_add(bytes);
+    // So little may have been taken already, and nothing more comes that would be told with it.
+    let alone = load.bytes < Credit::DUE.bytes;
+    if load.messages >= Load::FULL.messages || next > Load::FULL.bytes && !alone {
         let text = format!(
             "{} messages ({} bytes) are under way and not taken; send less, or receive them",
             load.messages, load.bytes
@@ -136,8 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_the_bound_passes_alone() {
-        assert!(check_room(Load::default(), Load::FULL.bytes + 1).is_ok());
+    fn a_message_larger_than_the_bound_passes_alone_or_behind_what_may_be_taken_already() {
+        let large = |bytes| check_room(Load { messages: 1, bytes }, Load::FULL.bytes + 1);
+        assert!(large(0).is_ok());
+        let mut credit = Credit::default();
+        assert_eq!(credit.take(Credit::DUE.bytes - 1), None, "its sender is not told");
+        assert!(large(Credit::DUE.bytes - 1).is_ok());
+        assert_eq!(large(Credit::DUE.bytes).unwrap_err().kind(), ErrorKind::Full);
     }
 
     #[test]

@@ -285,9 +285,10 @@ impl State {
         Ok(Written::All)
     }
 
-    fn close(&mut self) -> Outbox {
+    /// The end goes as well: handles of the worker behind it may be kept for long.
+    fn close(&mut self) -> (Outbox, Option<Arc<OwnedFd>>) {
         self.closed = true;
-        std::mem::take(&mut self.outbox)
+        (std::mem::take(&mut self.outbox), self.end.take())
     }
 }
 

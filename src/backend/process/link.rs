@@ -35,7 +35,7 @@ use super::frames;
 use crate::{
     accept::{Grant, Intake, Offer},
     backend::Event,
-    channel::{Channel, Descriptor, Fault, Incoming},
+    channel::{Channel, Descriptor, Fault, Incoming, Load},
     error::{Context as _, Error, ErrorKind, Result},
     event::ExitStatus,
     event_loop::Source,
@@ -53,6 +53,9 @@ const PACKETS_PER_TURN: usize = 64;
 /// somebody still fills it.
 const PACKETS_AFTER_DEATH: usize = 1024;
 
+/// How many answers to its requests a worker may leave unread: more than the listeners it can have.
+pub(super) const UNREAD_ANSWERS: usize = 2048;
+
 /// One worker process, from its start to its end.
 pub(super) struct Link {
     worker: WorkerId,
@@ -64,6 +67,8 @@ pub(super) struct Link {
     stage: Stage,
     offers: BTreeMap<ConnectionId, Kept>,
     granted: BTreeSet<ListenerId>,
+    /// Answers to its requests since everything had left.
+    answers: usize,
     line: Line,
     packing: Packing,
 }
@@ -123,6 +128,10 @@ enum Breach {
     Message(#[from] Error),
     #[error("the peer broke the protocol: it sends more messages than can be under way")]
     Flood,
+    #[error("the peer broke the protocol: it says that it took messages that have not left")]
+    Taken,
+    #[error("the peer asks again and again and reads no answer")]
+    Deaf,
 }
 
 impl Link {
@@ -147,6 +156,7 @@ impl Link {
             stage: Stage::Silent,
             offers: BTreeMap::new(),
             granted: BTreeSet::new(),
+            answers: 0,
             line,
             packing,
         })
@@ -174,10 +184,12 @@ impl Link {
             Command::Message(message) => self.line.send(message).map_err(|(error, _)| error),
             Command::Granted { request, grant } => {
                 self.granted.insert(grant.listener);
+                self.answers += 1;
                 push_grant(channel, request, grant)
             }
             Command::Denied { request, denial } => {
                 let (errno, text) = (denial.errno, denial.text);
+                self.answers += 1;
                 push(channel, Frame::Denied { request, errno, text }, Vec::new())
             }
             Command::Disconnect => push(channel, Frame::Disconnect, Vec::new()),
@@ -229,8 +241,11 @@ impl Link {
 
     fn flush(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
         let Some(channel) = &mut self.channel else { return };
-        if let Poll::Ready(Err(fault)) = channel.poll_flush(cx) {
-            self.expel(&fault.into(), events);
+        match channel.poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.answers = 0,
+            Poll::Ready(Err(fault)) => self.expel(&fault.into(), events),
+            Poll::Pending if self.answers > UNREAD_ANSWERS => self.expel(&Breach::Deaf, events),
+            Poll::Pending => {}
         }
     }
 
@@ -282,7 +297,7 @@ impl Link {
             Frame::Refused { ids } => self.refused(ids, events),
             Frame::Taken { messages, bytes } => {
                 let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                self.line.pressure().subtract(messages as usize, bytes);
+                self.took(Load { messages: messages as usize, bytes })?;
             }
             frame @ (Frame::Message { .. } | Frame::Messages { .. }) => {
                 self.accept_messages(frame, descriptors, false, events)?;
@@ -296,6 +311,19 @@ impl Link {
                 }
                 events.push(Event::Note { worker, note });
             }
+        }
+        Ok(())
+    }
+
+    /// What has not left cannot have been taken: whoever says so would have more and more sent to it.
+    fn took(&mut self, Load { messages, bytes }: Load) -> Result<(), Breach> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        self.line.pressure().subtract(messages, bytes);
+        // In this order: another thread counts a message before it puts it into the outbox.
+        let left = channel.outlet().load();
+        let under_way = self.line.pressure().load();
+        if under_way.messages < left.messages || under_way.bytes < left.bytes {
+            return Err(Breach::Taken);
         }
         Ok(())
     }

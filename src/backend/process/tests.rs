@@ -7,7 +7,10 @@ use std::{
     process::Command as Process,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Signal,
+};
 use socket2::Socket;
 
 use super::*;
@@ -24,7 +27,7 @@ use crate::{
     shared::Sizes,
     sys::channel::send_packet,
     wire::Outgoing,
-    worker::{Line, Note},
+    worker::{Denial, Line, Note},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,13 +73,19 @@ fn say(event: &Event) -> String {
 /// A link to a process that runs `script`; its end of the channel stays here, as a grandchild might
 /// hold it.
 fn link_to(script: &str) -> (Link, OwnedFd) {
+    let (link, end, _) = link_and_line_to(script);
+    (link, end)
+}
+
+fn link_and_line_to(script: &str) -> (Link, OwnedFd, Line) {
     let (ours, theirs) = seqpacket_pair().unwrap();
     let child = Process::new("/bin/sh").args(["-c", script]).spawn().unwrap();
     let (spec, ours) = (spec(), Arc::new(ours));
     let outlet = spec.line.outlet().unwrap();
     outlet.open(ours.clone(), vec![(Frame::Disconnect, Vec::new())]).unwrap();
     let channel = Channel::with_outlet(ours, outlet).unwrap();
-    (Link::new(WORKER, spec.line, channel, child, PACKING).unwrap(), theirs)
+    let line = spec.line.clone();
+    (Link::new(WORKER, spec.line, channel, child, PACKING).unwrap(), theirs, line)
 }
 
 fn put(end: &OwnedFd, frame: Frame) {
@@ -198,6 +207,51 @@ fn a_worker_that_breaks_the_protocol_is_killed() {
             assert_eq!(live_out(&mut link).await, expected);
         });
     }
+}
+
+#[test]
+fn a_worker_that_took_what_has_not_left_is_killed() {
+    on_loop(async || {
+        let (mut link, end, line) = link_and_line_to("exec sleep 60");
+        put(&end, hello(&link));
+        let sent = 64;
+        (0..sent).for_each(|_| link.ask(text("x".repeat(64 << 10))).unwrap());
+        flush(&mut link).await;
+        let left = line.outlet().unwrap().load();
+        assert!((1..sent).contains(&left.messages), "{left:?}");
+        let taken = |messages| Frame::Taken { messages: messages as u32, bytes: 0 };
+        put(&end, taken(sent - left.messages));
+        flush(&mut link).await;
+        put(&end, taken(1));
+        assert_eq!(live_out(&mut link).await, ["closed", "exited: signal 9 (SIGKILL)"]);
+    });
+}
+
+#[test]
+fn a_worker_that_asks_and_reads_no_answer_is_killed() {
+    on_loop(async || {
+        let (mut link, end) = link_to("exec sleep 60");
+        put(&end, hello(&link));
+        let denial = || Denial { errno: None, text: "no".into() };
+        let deny = || Command::Denied { request: 1, denial: denial() };
+        (0..link::UNREAD_ANSWERS).for_each(|_| link.ask(deny()).unwrap());
+        flush(&mut link).await;
+        link.ask(deny()).unwrap();
+        assert_eq!(live_out(&mut link).await, ["closed", "exited: signal 9 (SIGKILL)"]);
+    });
+}
+
+#[test]
+fn a_line_that_is_kept_keeps_no_channel_open() {
+    on_loop(async || {
+        let (mut link, end, line) = link_and_line_to("exit 0");
+        live_out(&mut link).await;
+        drop(link);
+        let peer = &mut [PollFd::new(&end, PollFlags::IN)];
+        poll(peer, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+        assert!(peer[0].revents().contains(PollFlags::HUP), "nobody has the other end");
+        assert!(line.outlet().unwrap().is_closed());
+    });
 }
 
 #[test]

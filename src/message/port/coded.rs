@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    io,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -22,13 +23,16 @@ use crate::{
     channel::{Fault, Inbox, Incoming, Load, Outlet},
     clock,
     error::{Context as _, Error, ErrorKind, Result},
-    event_loop::Source,
+    event_loop::{Source, sleep},
     message::{post, receive},
     sys::channel::seqpacket_pair,
 };
 
 /// Packets of one message received before a blocked thread looks at its deadline.
 const PACKETS: usize = 1024;
+
+/// How long to wait when the kernel is short of what it takes to be told of a message.
+const RETRY: Duration = Duration::from_millis(10);
 
 pub(super) struct Coded {
     end: Arc<OwnedFd>,
@@ -141,20 +145,32 @@ impl Coded {
     pub(super) async fn next(&self) -> Option<Message> {
         let mut next = None;
         while next.is_none() && !self.ended.get() {
-            match Source::new(self.end.clone(), Interest::READABLE) {
+            match self.source() {
                 Ok(source) => {
                     // What is there by now makes an edge: it was not when it was looked for.
                     source.clear_readable();
                     source.readable().await;
                 }
                 Err(error) => {
-                    log::error!("a port is closed: it cannot be waited for: {error}");
-                    self.ended.set(true);
+                    log::warn!(
+                        "a port cannot be waited for, it is looked at now and then: {error}"
+                    );
+                    sleep(RETRY).await;
                 }
             }
             next = self.try_next();
         }
         next
+    }
+
+    /// The end on the current loop; a duplicate where another task waits for it there already.
+    fn source(&self) -> io::Result<Source<Arc<OwnedFd>>> {
+        Source::new(self.end.clone(), Interest::READABLE).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Source::new(Arc::new(self.end.try_clone()?), Interest::READABLE)
+            }
+            _ => Err(error),
+        })
     }
 
     pub(super) fn wait_next(&self, deadline: Option<Instant>) -> Option<Message> {

@@ -160,3 +160,28 @@ fn garbage_ends_a_port() {
     let polled = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_ready(), "it has ended for good");
 }
+
+#[test]
+fn two_tasks_that_wait_lose_nothing() {
+    each(|one, other| {
+        on_loop(async || {
+            let other = std::rc::Rc::new(other);
+            let taken = std::rc::Rc::new(Cell::new(0));
+            let waiting = [(); 2].map(|()| {
+                let (other, taken) = (other.clone(), taken.clone());
+                spawn(async move {
+                    let message = other.recv().await;
+                    taken.set(taken.get() + number(message));
+                })
+            });
+            event_loop::yield_now().await;
+            let _ = one.send(1_u32).unwrap();
+            while taken.get() == 0 {
+                event_loop::yield_now().await;
+            }
+            drop(waiting);
+            let _ = one.send(2_u32).unwrap();
+            assert_eq!((number(other.recv().await), taken.get()), (2, 1));
+        });
+    });
+}
