@@ -266,6 +266,8 @@ impl Primary {
         if let Some(entry) = self.workers.get(&worker) {
             entry.handle.closed();
             self.sink.emit(Event::Disconnect { worker: entry.handle.clone() });
+            // A process can live on without its channel: it gets as long as if it had been asked to leave.
+            self.tell(Happening::Leaving { worker });
         }
     }
 

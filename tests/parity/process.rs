@@ -60,6 +60,11 @@ pub const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors),
     only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up)
         .proves(&["LIFE-09", "LIFE-34"]),
+    only(
+        PROCESS,
+        "worker_without_a_channel_is_replaced",
+        hostile::worker_without_a_channel_is_replaced,
+    ),
     only(PROCESS, "stranger_with_the_channel", hostile::stranger_with_the_channel)
         .proves(&["EVT-20", "LIFE-40"]),
     only(PROCESS, "silent_workers_have_streams", streams::silent_workers_have_streams)

@@ -5,6 +5,7 @@ use std::{
     io::IoSlice,
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use bimodal::{Cluster, ExitStatus, Flow, Result, Worker, http};
@@ -105,6 +106,26 @@ pub fn worker_that_hangs_up(scene: &Scene) {
     cluster.shutdown().unwrap();
 }
 
+/// A worker that closes its channel and does not end is of no use: another takes its place.
+pub fn worker_without_a_channel_is_replaced(scene: &Scene) {
+    let moment = Duration::from_millis(50);
+    let steps = bimodal::Shutdown { drain: moment, close: moment, ..Default::default() };
+    let body = |worker: Worker| async move {
+        if worker.id().get() > 1 {
+            return serve(worker).await;
+        }
+        shutdown(&channel(), Shutdown::Both).unwrap();
+        loop {
+            std::thread::park();
+        }
+    };
+    let cluster = scene.builder().workers(1).shutdown(steps).supervise(body).unwrap();
+    let seen = until(&cluster, "the successor", |event| event.name() == "listening");
+    assert!(seen.exits().all(|(_, status)| status == ExitStatus::Signal(9)), "{seen:?}");
+    assert_eq!(get(&seen.addresses()[0], "/").unwrap().text(), "here");
+    cluster.shutdown().unwrap();
+}
+
 /// What a dead worker's child holds open delays nothing.
 pub fn stranger_with_the_channel(scene: &Scene) {
     let cluster = scene.builder().launch(leave_a_stranger).unwrap();
@@ -141,8 +162,7 @@ fn attack(cluster: &Cluster, packets: &Packets) {
 /// Listens, and obeys whoever sends packets to write.
 async fn body(worker: Worker) -> Result<()> {
     if worker.id().get() == 1 {
-        let listener = worker.listen("127.0.0.1:0").await?;
-        return http::serve(listener, http::service_fn(|_| async { http::text("here") })).await;
+        return serve(worker).await;
     }
     let packets: Packets = worker.recv().await.unwrap().get()?;
     let channel = channel();
@@ -153,6 +173,11 @@ async fn body(worker: Worker) -> Result<()> {
         let _ = worker.send("to nobody");
     }
     std::future::pending().await
+}
+
+async fn serve(worker: Worker) -> Result<()> {
+    let listener = worker.listen("127.0.0.1:0").await?;
+    http::serve(listener, http::service_fn(|_| async { http::text("here") })).await
 }
 
 /// The worker's own end of the channel: its one SOCK_SEQPACKET socket.
