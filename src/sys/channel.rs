@@ -9,16 +9,15 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::{MaybeUninit, size_of},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use rustix::{
     cmsg_space,
     io::{Errno, retry_on_intr},
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-        sendmsg, socketpair, sockopt,
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+        SocketType, sendmsg, socketpair, sockopt,
     },
 };
 
@@ -27,6 +26,16 @@ use rustix::{
 pub(crate) const MAX_DESCRIPTORS: usize = 64;
 
 const CONTROL_BYTES: usize = cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+
+/// What comes besides, if somebody has asked for it, takes no room from descriptors: credentials and a pidfd.
+const RECEIVED_CONTROL_BYTES: usize = CONTROL_BYTES + cmsg_space!(ScmCredentials(1), ScmRights(1));
+
+/// A descriptor of the sender's process (unix(7), Linux 6.5).
+const SCM_PIDFD: i32 = 4;
+
+/// Room for control messages, aligned as they are.
+#[repr(align(8))]
+struct Control([MaybeUninit<u8>; RECEIVED_CONTROL_BYTES]);
 
 /// A connected pair of packet sockets: both close-on-exec, both non-blocking, default buffers.
 pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -90,34 +99,74 @@ pub(crate) fn receive_packet(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<Option<Received>> {
-    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let message = loop {
-        let parts = &mut [IoSliceMut::new(&mut *buffer)];
-        match recvmsg(fd, parts, &mut control, flags) {
-            // A peer that closes with packets unread leaves a reset, reported once and ahead of what the
-            // peer has sent. That must not be lost: it is received by the next call, then comes the end.
-            Err(Errno::CONNRESET | Errno::INTR) => {}
-            other => break other?,
+    let mut space = Control([MaybeUninit::uninit(); RECEIVED_CONTROL_BYTES]);
+    let mut part = IoSliceMut::new(buffer);
+    // SAFETY: all fields of a `msghdr` are numbers and pointers, of which zeros are values.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = (&raw mut part).cast();
+    header.msg_iovlen = 1;
+    header.msg_control = space.0.as_mut_ptr().cast();
+    let length = loop {
+        header.msg_controllen = RECEIVED_CONTROL_BYTES as _;
+        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+        // SAFETY: `header` names live buffers with their lengths: an `IoSliceMut` has the layout of an `iovec`, and
+        // `space` is aligned as control messages must be.
+        let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
+        match usize::try_from(received) {
+            Ok(length) => break length,
+            Err(_) => match io::Error::last_os_error() {
+                // A peer that closes with packets unread leaves a reset, reported once and ahead of what the
+                // peer has sent. That must not be lost: it is received by the next call, then comes the end.
+                error if error.kind() == io::ErrorKind::ConnectionReset => {}
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
         }
     };
-    let truncated = message.flags.contains(ReturnFlags::TRUNC);
-    if message.bytes == 0 && !truncated {
+    // SAFETY: the kernel has just filled `header` and what it names.
+    let descriptors = unsafe { take_descriptors(&header) };
+    let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+    if length == 0 && !truncated {
         return Ok(None);
     }
-    let mut descriptors = Vec::new();
-    for part in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = part {
-            descriptors.extend(received);
-        }
-    }
     Ok(Some(Received {
-        length: message.bytes.min(buffer.len()),
+        length,
         descriptors,
         truncated,
-        descriptors_lost: message.flags.contains(ReturnFlags::CTRUNC),
+        descriptors_lost: header.msg_flags & libc::MSG_CTRUNC != 0,
     }))
+}
+
+/// The descriptors that came with a packet. Whoever has a duplicate of this end may have asked for the sender's
+/// credentials and for a descriptor of its process as well: the former are passed over, the latter is closed.
+///
+/// Not rustix: it leaves such a descriptor open, and gives the process as a non-zero number, which it need not be.
+///
+/// # Safety
+///
+/// `recvmsg` has filled the header, and nobody else has taken the descriptors.
+unsafe fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    // SAFETY: `header` names its control messages; the macros of cmsg(3) stay within them.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: as above; a message that is not null is whole.
+    while let Some(control) = unsafe { next.as_ref() } {
+        // SAFETY: the data of this message, of which `CMSG_LEN(0)` is the head.
+        let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+        // SAFETY: it computes a length.
+        let head = unsafe { libc::CMSG_LEN(0) } as usize;
+        let count = control.cmsg_len.saturating_sub(head) / size_of::<RawFd>();
+        // SAFETY: the data of such a message are that many descriptors, and they are this process's alone.
+        let owned = |at| unsafe { OwnedFd::from_raw_fd(data.add(at).read_unaligned()) };
+        match (control.cmsg_level, control.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => descriptors.extend((0..count).map(owned)),
+            (libc::SOL_SOCKET, SCM_PIDFD) => (0..count).map(owned).for_each(drop),
+            _ => {}
+        }
+        // SAFETY: as for the first.
+        next = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    descriptors
 }
 
 /// The process that made the other end: for a pair, the one that called [`seqpacket_pair`], whoever holds
@@ -244,6 +293,36 @@ mod tests {
         let (a, _b) = seqpacket_pair().unwrap();
         let error = (0..100_000).find_map(|_| send(&a, &[7; 4096], &[]).err());
         assert_eq!(error.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// Whoever has a duplicate of an end can set its options.
+    #[test]
+    fn what_was_not_asked_for_here_is_passed_over_and_not_kept() {
+        const SO_PASSPIDFD: i32 = 76;
+        let (a, b) = seqpacket_pair().unwrap();
+        for option in [libc::SO_PASSCRED, SO_PASSPIDFD] {
+            let (on, length) = (1, size_of::<i32>() as libc::socklen_t);
+            // SAFETY: the pointer is to a live number of this length. A kernel without the option refuses.
+            unsafe {
+                libc::setsockopt(
+                    b.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    option,
+                    (&raw const on).cast(),
+                    length,
+                )
+            };
+        }
+        send(&a, b"x", &vec![a.as_fd(); MAX_DESCRIPTORS]).unwrap();
+        let received = receive(&b, &mut [0; 8]).unwrap();
+        assert_eq!(
+            (received.descriptors.len(), received.descriptors_lost),
+            (MAX_DESCRIPTORS, false)
+        );
+        let own = format!("Pid:\t{}\n", std::process::id());
+        let open = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+        let mut texts = open.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        assert!(!texts.any(|text| text.contains(&own)), "a pidfd of the sender's is open");
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn worker_without_a_channel_is_replaced(scene: &Scene) {
         if worker.id().get() > 1 {
             return serve(worker).await;
         }
-        shutdown(&channel(), Shutdown::Both).unwrap();
+        shutdown(channel(), Shutdown::Both).unwrap();
         loop {
             std::thread::park();
         }
