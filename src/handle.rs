@@ -246,6 +246,7 @@ impl WorkerHandle {
 
     /// [`send`](Self::send) with a socket, a listener or a port beside the value (Node:
     /// `worker.send(message, sendHandle)`), which is the worker's from now on.
+    /// Under way it counts as 256 KiB: 512 that are not taken fill the way.
     ///
     /// # Errors
     ///

@@ -33,6 +33,10 @@ use crate::{
 /// The default bound on one encoded message: 16 MiB.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
+/// What a handle under way stands for: whoever is slow to take what it is sent runs out of descriptors long before it
+/// runs out of memory. 512 of them fill the way.
+const HANDLE_BYTES: usize = 256 << 10;
+
 /// How values become messages in a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packing {
@@ -167,11 +171,16 @@ impl Message {
         }
     }
 
-    /// Bytes this message takes on a channel: 0 when it is moved.
+    /// What this message counts for while it is under way: its bytes, none when it is moved, and what a handle beside
+    /// it stands for.
     pub(crate) fn bytes(&self) -> usize {
-        match &self.payload {
+        let value = match &self.payload {
             Payload::Encoded { bytes, .. } => bytes.len(),
             Payload::Moved(_) => 0,
+        };
+        match &self.attached {
+            Attached::Handle(_) | Attached::Lost(_) => value.saturating_add(HANDLE_BYTES),
+            Attached::Nothing | Attached::Topic(_) => value,
         }
     }
 

@@ -23,9 +23,8 @@ pub(crate) fn send<T: Serialize + Send + 'static>(
         Ok(packed) => packed,
         Err((error, value)) => return Err(SendError::new(error, value, handle)),
     };
-    let room = check_room(load, message.bytes());
     message.attach(handle);
-    match room {
+    match check_room(load, message.bytes()) {
         Ok(flow) => match post(message) {
             Ok(()) => Ok(flow),
             Err((error, message)) => Err(SendError::recover(error, message, kept)),

@@ -85,6 +85,7 @@ impl Worker {
 
     /// [`send`](Self::send) with a socket, a listener or a port beside the value (Node:
     /// `process.send(message, sendHandle)`), which is the primary's from now on.
+    /// Under way it counts as 256 KiB: 512 that are not taken fill the way.
     ///
     /// # Errors
     ///

@@ -41,6 +41,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("messages_keep_their_order_with_sockets_among_them", order)
         .proves(&["MSG-03"])
         .proves_in(PROCESS, &["MSG-20"]),
+    both("sockets_that_nobody_takes_fill_the_way", full),
     both("a_handle_of_the_wrong_kind_is_an_error_that_names_both", wrong_kind),
     // With memory shared there is one copy, and no descriptor can be missing.
     only(PROCESS, "a_socket_under_way_stays_open", under_way).proves(&["MSG-24"]),
@@ -53,6 +54,23 @@ fn connected() -> (TcpStream, TcpStream) {
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     ours.set_read_timeout(Some(DEADLINE)).unwrap();
     (ours, listener.accept().unwrap().0)
+}
+
+/// Each is a descriptor: the bound is one of hundreds, and whoever comes to it keeps the socket.
+fn full(scene: &Scene) {
+    let cluster = scene.builder().launch(|_| std::future::pending::<()>()).unwrap();
+    let worker = cluster.fork().unwrap();
+    let (_peer, socket) = connected();
+    let send = |_| worker.send_with("take it", socket.try_clone().unwrap());
+    let refused: Vec<_> = (0..513).map(send).filter_map(Result::err).collect();
+    // Texts between processes have a length of their own.
+    assert!((1..=2).contains(&refused.len()), "{refused:?}");
+    for refused in refused {
+        assert_eq!(refused.kind(), ErrorKind::Full);
+        assert_eq!(refused.into_value().1.unwrap().kind(), HandleKind::TcpStream);
+    }
+    worker.kill().unwrap();
+    until_named(&cluster, "exit", 1);
 }
 
 fn ask(mut stream: impl std::io::Read + std::io::Write, text: &str) -> String {
