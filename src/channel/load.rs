@@ -29,10 +29,11 @@ impl Load {
         self.bytes = self.bytes.saturating_sub(less.bytes);
     }
 
-    /// Whether no sender that looks at the load can have got this far.
-    pub(crate) fn is_excessive(self) -> bool {
-        // One message of up to 1 GiB may pass the bound on bytes, almost alone.
-        self.messages > Self::FULL.messages || self.bytes > Self::FULL.bytes + (1 << 30)
+    /// Whether no sender that looks at the load, and whose messages have at most so many bytes, can have got this far.
+    pub(crate) fn is_excessive(self, largest: usize) -> bool {
+        // One message may pass the bound on bytes, almost alone, and have a handle beside it.
+        let most = Self::FULL.bytes.saturating_add(largest);
+        self.messages > Self::FULL.messages || self.bytes > most
     }
 
     fn reaches(self, bound: Self) -> bool {

@@ -49,9 +49,9 @@ use crate::{
 /// How many packets of one worker are received before the others have their turn.
 const PACKETS_PER_TURN: usize = 64;
 
-/// How many packets of a dead worker are received at most: more than a socket's buffer holds, unless
-/// somebody still fills it.
-const PACKETS_AFTER_DEATH: usize = 1024;
+/// How many packets of a dead worker are received at most: more than a socket's buffer of 4 MiB holds (278 of the
+/// smallest fit into 208 KiB, the kernel's default), unless somebody still fills it.
+const PACKETS_AFTER_DEATH: usize = 8192;
 
 /// How many answers to its requests a worker may leave unread: more than the listeners it can have.
 pub(super) const UNREAD_ANSWERS: usize = 2048;
@@ -350,7 +350,11 @@ impl Link {
             events.push(Event::Note { worker, note: Note::Message(message) });
         }
         // An honest worker stops when it is told nothing of what was taken.
-        if self.line.upward().load().is_excessive() { Err(Breach::Flood) } else { Ok(()) }
+        if self.line.upward().load().is_excessive(self.packing.max_bytes) {
+            Err(Breach::Flood)
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing comes before `Hello`; it and `Online` come once.
