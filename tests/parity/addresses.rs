@@ -215,6 +215,9 @@ fn all_addresses(scene: &Scene) {
     if TcpListener::bind("[::1]:0").is_ok() {
         assert_eq!(address.kind(), Some(AddressKind::Ipv6));
         greeting(&at("[::1]", port)).unwrap();
+        // As text it is the same.
+        let port = party.listening(0, "[::]:0").port().unwrap();
+        greeting(&at("127.0.0.1", port)).unwrap();
     } else {
         assert_eq!(address.kind(), Some(AddressKind::Ipv4));
     }

@@ -93,6 +93,8 @@ fn captures_a_window(scene: &Scene, scheduling: Scheduling) {
         workers[0].kill().unwrap();
     });
     ledger.assert_only("2");
+    let seen = until_named(&cluster, "exit", 1);
+    assert_eq!(seen.names(Some(workers[0].id())), ["disconnect", "exit"]);
     let report = cluster.shutdown().unwrap();
     assert_eq!(report.dispatched, 40, "{report}");
     // With the fewest connections, whoever is quick gets more than the one that is stuck.

@@ -12,7 +12,7 @@ use bimodal::{
 
 use crate::{
     acts::{Act, fork, obey},
-    bodies::{greet, idle, keep},
+    bodies::{greet, keep},
     support::{
         DEADLINE, Scenario, Scene, both,
         client::{Client, greeting},
@@ -112,7 +112,10 @@ fn own_work(scene: &Scene) {
 async fn work_on(worker: Worker) {
     let stream = TcpStream::connect(worker.data::<String>().unwrap()).unwrap();
     let connection = Connection::from_stream(stream).unwrap();
+    // It does not wait for this.
+    event_loop::spawn(event_loop::sleep(10 * DEADLINE)).detach();
     worker.draining().await;
+    assert!(worker.is_connected(), "as long as it runs");
     let _ = worker.send("leaving").unwrap();
     assert_eq!(connection.read(&mut [0]).await.unwrap(), 1, "it may finish");
     connection.write_all(b"behind the disconnect").await.unwrap();
@@ -318,12 +321,12 @@ async fn exit_twice(worker: Worker) -> i32 {
     }
 }
 
-/// Holds a connection to the address that is its data.
+/// Holds a connection to the address that is its data, whoever asks it to leave.
 async fn hold_a_connection(worker: Worker) {
     let _connection = TcpStream::connect(worker.data::<String>().unwrap()).unwrap();
     worker.recv().await;
     let _ = worker.send("alive").unwrap();
-    idle(worker).await;
+    std::future::pending().await
 }
 
 fn drops(scene: &Scene) {
@@ -339,6 +342,7 @@ fn drops(scene: &Scene) {
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(connection.read(&mut [0]).unwrap_or(0), 0, "what it held is closed");
     assert!(kept.is_dead() && !kept.is_connected());
+    assert!(kept.exit_status().is_some_and(ExitStatus::killed), "{:?}", kept.exit_status());
     assert_eq!(kept.send(()).unwrap_err().kind(), ErrorKind::Closed);
 }
 

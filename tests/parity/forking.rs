@@ -21,20 +21,22 @@ const PROCESS: &[Mode] = &[Mode::Process];
 pub const SCENARIOS: &[Scenario] = &[
     both("a_start_that_fails_is_told_and_uses_up_its_id", failed_start)
         .proves(&["FORK-02", "FORK-20", "THR-40"]),
-    both("a_fork_that_is_refused_adds_no_worker", refused).proves(&["FORK-02", "FORK-27"]),
+    both("a_fork_that_is_refused_adds_no_worker", refused)
+        .proves(&["FORK-02", "FORK-27", "ERR-05"]),
     both("a_forked_worker_is_listed_at_once", listed).proves(&["FORK-03", "FORK-05"]),
     both("settings_are_filled_without_a_setup", filled)
         .proves(&["FORK-04"])
         .proves_in(PROCESS, &["FORK-11"]),
     both("setups_add_up", add_up).proves(&["FORK-13", "FORK-14", "FORK-16", "FORK-18"]),
-    both("a_setup_that_is_refused_changes_nothing", refused_setup).proves(&["FORK-27"]),
+    both("a_setup_that_is_refused_changes_nothing", refused_setup).proves(&["FORK-27", "ERR-05"]),
     both("arguments_arrive_one_by_one", arguments).proves(&["FORK-10", "FORK-12"]),
     both("a_forks_variables_are_its_workers_own", variables)
         .proves(&["FORK-06", "FORK-07", "FORK-09", "FORK-10", "THR-34"]),
     both("data_is_there_when_the_body_starts", data).proves(&["THR-35"]),
     both("data_comes_before_messages_that_were_sent_at_once", data_first),
     both("data_of_another_type_is_refused_and_kept", other_data),
-    both("data_over_the_limit_is_refused_where_it_is_given", large_data),
+    both("data_over_the_limit_is_refused_where_it_is_given", large_data)
+        .proves_in(PROCESS, &["ERR-05"]),
     both("replacements_are_started_as_the_first_were", replacements).proves(&["FORK-10"]),
     both("the_environment_may_choose_the_policy", policy).proves(&["FORK-28", "FORK-30"]),
 ];

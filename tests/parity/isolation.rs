@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     panic::catch_unwind,
     path::{Path, PathBuf},
+    sync::mpsc,
     time::Duration,
 };
 
@@ -15,10 +16,12 @@ use crate::{
     acts::{Act, fork, obey},
     bodies::idle,
     support::{
-        Scenario, Scene, both,
+        DEADLINE, Scenario, Scene, both,
         client::wait_until_closed,
         events::{next_message, to_the_end, until, until_named},
-        only, program, system, wait_until,
+        only, program, system,
+        trap::{Trap, step_into},
+        wait_until,
     },
 };
 
@@ -36,6 +39,8 @@ pub const SCENARIOS: &[Scenario] = &[
     // What a process's own threads do is no affair of the cluster's.
     only(THREAD, "a_panic_of_a_workers_own_thread_is_the_workers_affair", own_thread)
         .proves(&["THR-16"]),
+    only(THREAD, "a_thread_that_a_worker_started_is_not_ended_with_it", own_thread_goes_on)
+        .proves(&["THR-15"]),
     only(THREAD, "a_worker_with_messages_it_does_not_take_stays", stays).proves(&["THR-19"]),
     only(THREAD, "a_worker_thread_leaves_signals_to_others", signals).proves(&["THR-38"]),
     only(THREAD, "a_worker_may_be_killed_while_it_uses_files", files).proves(&["THR-42"]),
@@ -263,6 +268,26 @@ async fn join_a_panic(_worker: Worker) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+fn own_thread_goes_on(scene: &Scene) {
+    let trap = Trap::new();
+    let (tell, told) = mpsc::channel();
+    let address = trap.address();
+    let body = move |_worker: Worker| {
+        let (tell, address) = (tell.clone(), address.clone());
+        std::thread::spawn(move || {
+            step_into(&address);
+            tell.send(()).unwrap();
+        });
+        async {}
+    };
+    let cluster = scene.builder().launch(body).unwrap();
+    cluster.fork().unwrap();
+    let held = trap.caught();
+    assert!(to_the_end(&cluster).exits().all(|(_, status)| status.success()));
+    drop(held);
+    told.recv_timeout(DEADLINE).unwrap();
 }
 
 fn stays(scene: &Scene) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bimodal::{ErrorKind, ExitStatus, State, Worker, event_loop};
+use bimodal::{ErrorKind, ExitStatus, Signal, State, Worker, event_loop};
 
 use crate::{
-    bodies::{greet, idle, step_into_traps},
+    bodies::{greet, step_into_traps},
     support::{
         Scenario, Scene, both,
         client::greeting,
@@ -25,13 +25,14 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_worker_that_ends_itself_has_code_0", kill_itself),
     both("a_body_that_returns_has_code_0", |scene| code(scene, "return", 0)).proves(&["THR-01"]),
     both("a_body_that_fails_has_code_1", |scene| code(scene, "fail", 1))
-        .proves(&["LIFE-26", "ERR-02"]),
+        .proves(&["LIFE-26", "ERR-02", "THR-03"]),
     both("a_body_that_panics_has_code_101", |scene| code(scene, "panic", 101))
-        .proves(&["LIFE-26", "EVT-21"]),
+        .proves(&["LIFE-26", "EVT-21", "THR-03"]),
     both("a_task_that_panics_has_code_101", |scene| code(scene, "panic in a task", 101))
         .proves(&["LIFE-26"]),
     both("a_worker_that_does_not_leave_is_closed_after_the_timeout", overdue).proves(&["SHUT-11"]),
-    both("a_stuck_worker_can_be_got_rid_of", stuck).proves(&["LIFE-19", "THR-10", "EVT-21"]),
+    both("a_stuck_worker_can_be_got_rid_of", stuck)
+        .proves(&["LIFE-17", "LIFE-18", "LIFE-19", "THR-10", "EVT-21"]),
 ];
 
 fn by_primary(scene: &Scene) {
@@ -73,14 +74,24 @@ async fn leave_when_told(worker: Worker) {
 }
 
 fn before_online(scene: &Scene) {
-    let cluster = scene.builder().launch(idle).unwrap();
+    let cluster = scene.builder().launch(look_first).unwrap();
     let worker = cluster.fork().unwrap();
     worker.disconnect().unwrap();
     let seen = to_the_end(&cluster);
     let names = seen.names(Some(worker.id()));
-    assert_eq!(names, ["fork", "online", "disconnect", "exit"]);
+    assert_eq!(names, ["fork", "online", "message", "disconnect", "exit"]);
     assert_eq!(seen.exit(worker.id()), ExitStatus::Code(0));
     assert_eq!(worker.exited_after_disconnect(), Some(true));
+    assert!(!seen.messages::<bool>()[0].1, "it knew of it before it began");
+}
+
+/// Looks before anything is awaited whether it is to leave, and tells when it is.
+fn look_first(worker: Worker) -> impl Future<Output = ()> {
+    let at_first = worker.is_draining();
+    async move {
+        worker.draining().await;
+        let _ = worker.send(at_first).unwrap();
+    }
 }
 
 fn listens_no_more(scene: &Scene) {
@@ -171,12 +182,18 @@ fn stuck(scene: &Scene) {
     let worker = cluster.fork().unwrap();
     let _ = worker.send(trap.address()).unwrap();
     let held = trap.caught();
-    // It cannot notice, so it stays.
+    // It cannot notice either, so it stays.
+    worker.kill_with(Signal::Term).unwrap();
+    let other = cluster.fork().unwrap();
+    until_named(&cluster, "online", 2);
+    assert!(!worker.is_dead() && cluster.worker(worker.id()).is_some());
+    assert_eq!(worker.exited_after_disconnect(), None, "nobody asked it to disconnect");
+    other.disconnect().unwrap();
     worker.disconnect().unwrap();
     wait_until("the withdrawal", || worker.state() == State::Draining);
     worker.kill().unwrap();
     let seen = to_the_end(&cluster);
-    // The one difference: a thread cannot be ended from outside, it is left behind.
+    // Not by SIGTERM, which came first. The one difference: a thread cannot be ended from outside, it is left behind.
     let expected = if scene.is_process() { ExitStatus::Signal(9) } else { ExitStatus::Abandoned };
     assert_eq!(seen.exit(worker.id()), expected);
     drop(held);

@@ -87,16 +87,17 @@ fn again(scene: &Scene) {
     let taken = TcpListener::bind(ANYWHERE).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let cluster = scene.builder().launch(try_and_tell).unwrap();
-    let worker = cluster.fork().unwrap();
-    let _ = worker.send(address.clone()).unwrap();
-    assert_eq!(next_message::<String>(&cluster).1, "in use");
+    let workers = [(); 2].map(|()| cluster.fork().unwrap());
+    let ask = |worker: usize| {
+        let _ = workers[worker].send(address.clone()).unwrap();
+        next_message::<String>(&cluster).1
+    };
+    assert_eq!(ask(0), "in use");
     drop(taken);
-    // A process that another test forks has the socket until it runs its program.
-    wait_until("the address to be free", || {
-        let _ = worker.send(address.clone()).unwrap();
-        next_message::<String>(&cluster).1 == "listening"
-    });
-    drop(std::net::TcpStream::connect(address).unwrap());
+    // Another one than failed. A process that another test forks has the socket until it runs its program.
+    wait_until("the address to be free", || ask(1) == "listening");
+    assert_eq!(ask(0), "listening");
+    drop(std::net::TcpStream::connect(&address).unwrap());
 }
 
 /// Tries every address it is told, keeps what it got, and tells how it went.

@@ -21,6 +21,8 @@ pub const SCENARIOS: &[Scenario] = &[
     both("messages_sent_before_the_worker_is_online_arrive", early).proves(&["MSG-01"]),
     both("a_worker_that_leaves_takes_what_was_sent_before", before_leaving)
         .proves(&["MSG-34", "LIFE-15"]),
+    both("five_megabytes_arrive_ahead_of_the_workers_own_disconnect", before_its_own)
+        .proves(&["MSG-34"]),
     both("eight_mebibytes_make_the_round", large).proves_in(PROCESS, &["MSG-15"]),
     both("a_structured_value_makes_the_round", structured),
     both("a_wrong_type_is_an_error_that_names_both", wrong_type),
@@ -76,10 +78,29 @@ fn before_leaving(scene: &Scene) {
     assert!(numbers.into_iter().map(|(_, number)| number).eq(0..100));
 }
 
+fn before_its_own(scene: &Scene) {
+    const COUNT: usize = 50;
+    let cluster = scene
+        .builder()
+        .launch(|worker: Worker| async move {
+            for number in 0..COUNT {
+                let _ = worker.send(vec![number as u8; 100_000]).unwrap();
+            }
+            worker.disconnect().draining().await;
+        })
+        .unwrap();
+    let worker = cluster.fork().unwrap();
+    let seen = to_the_end(&cluster);
+    assert!(seen.exit(worker.id()).success());
+    let sent = (0..COUNT).map(|number| vec![number as u8; 100_000]);
+    assert!(seen.messages::<Vec<u8>>().into_iter().map(|(_, bytes)| bytes).eq(sent));
+}
+
+/// Its characters have 1 to 4 bytes, so that each kind is cut somewhere.
 fn large(scene: &Scene) {
     let cluster = scene.builder().launch(echo::<String>).unwrap();
     let worker = cluster.fork().unwrap();
-    let text: String = (0..8 << 20).map(|at: u32| char::from(b'a' + (at % 23) as u8)).collect();
+    let text = "aö€\u{1F980}".repeat((8 << 20) / 10);
     for _ in 0..2 {
         let _ = worker.send(text.clone()).unwrap();
     }

@@ -28,7 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("listening_says_where", where_it_listens).proves(&["EVT-07"]),
     both("listening_comes_once_for_each_listener", each_listener).proves(&["EVT-12"]),
     both("every_end_is_told_in_the_same_order", every_end).proves(&[
-        "EVT-16", "EVT-17", "EVT-18", "EVT-21", "EVT-22", "EVT-24", "LIFE-28", "LIFE-30",
+        "EVT-16", "EVT-17", "EVT-18", "EVT-21", "EVT-22", "EVT-24", "LIFE-28", "LIFE-29", "LIFE-30",
     ]),
     both("nothing_of_a_worker_is_left_when_exit_is_told", nothing_left).proves(&["EVT-23"]),
     both("what_a_worker_fails_with_is_told_behind_its_messages", error_in_order)

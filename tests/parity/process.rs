@@ -39,7 +39,8 @@ pub const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "program_that_ends_early", start::program_that_ends_early).proves(&["FORK-21"]),
     only(PROCESS, "program_file_replaced", start::program_file_replaced),
     only(PROCESS, "program_file_deleted", start::program_file_deleted),
-    only(PROCESS, "descriptors_of_a_worker", settings::descriptors_of_a_worker).proves(&["DET-04"]),
+    only(PROCESS, "descriptors_of_a_worker", settings::descriptors_of_a_worker)
+        .proves(&["DET-04", "LST-54"]),
     only(PROCESS, "environment_and_directory", settings::environment_and_directory),
     only(PROCESS, "user_and_group", settings::user_and_group).proves(&["FORK-25"]),
     only(PROCESS, "closed_stdio", settings::closed_stdio),
@@ -56,10 +57,12 @@ pub const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "start_without_descriptors", scarce::start_without_descriptors),
     only(PROCESS, "replacement_without_processes", scarce::replacement_without_processes)
         .proves(&["THR-40"]),
-    only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed),
-    only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors),
+    only(PROCESS, "hostile_worker_is_killed", hostile::hostile_worker_is_killed)
+        .proves(&["ERR-07"]),
+    only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors)
+        .proves(&["ERR-07"]),
     only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up)
-        .proves(&["LIFE-09", "LIFE-34"]),
+        .proves(&["LIFE-09", "LIFE-34", "MSG-07", "EVT-28"]),
     only(
         PROCESS,
         "worker_without_a_channel_is_replaced",
@@ -76,7 +79,7 @@ pub const SCENARIOS: &[Scenario] = &[
     only(PROCESS, "process_groups", streams::process_groups).proves(&["FORK-31"]),
     only(PROCESS, "another_program", streams::another_program),
     only(PROCESS, "the_end_of_the_primary_ends_all", streams::the_end_of_the_primary_ends_all)
-        .proves(&["LIFE-31", "LIFE-32", "LIFE-33"]),
+        .proves(&["LIFE-31", "LIFE-32", "LIFE-33", "THR-15"]),
 ];
 
 pub const PROGRAMS: &[Scenario] = &[

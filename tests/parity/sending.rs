@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bimodal::{Codec, ErrorKind, Event, Flow, Mode, Worker, event_loop};
+use bimodal::{Codec, ErrorKind, Event, ExitStatus, Flow, Mode, Worker, event_loop};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
@@ -43,7 +43,10 @@ pub const SCENARIOS: &[Scenario] = &[
     both("a_disconnect_is_news_of_a_later_turn", later).proves(&["MSG-36"]),
     both("a_worker_with_nothing_to_do_stays", stays).proves(&["MSG-37"]),
     both("senders_survive_the_worker", senders).proves(&["MSG-30"]),
-    both("what_a_dead_worker_did_not_take_is_closed", lost).proves(&["MSG-29"]),
+    both("what_a_dead_worker_did_not_take_is_closed", lost).proves(&["MSG-29", "EVT-19"]),
+    // A process that is left behind is killed.
+    only(THREAD, "a_thread_that_was_left_behind_sends_to_nobody", left_behind)
+        .proves(&["MSG-07", "EVT-28"]),
     both("no_message_is_taken_for_a_command", disguised).proves(&["MSG-11"]),
     both("what_nobody_asked_for_is_passed_over", unexpected).proves(&["MSG-12"]),
     both("messages_can_be_looked_at_and_left", peeked),
@@ -454,12 +457,37 @@ fn lost(scene: &Scene) {
     let _ = worker.send_with(2_u8, theirs).unwrap();
     let receipt = worker.send_tracked(3_u8).unwrap();
     worker.kill().unwrap();
-    until_named(&cluster, "exit", 1);
+    let seen = until_named(&cluster, "exit", 1);
+    let names = seen.names(Some(worker.id()));
+    assert_eq!(names, ["fork", "online", "disconnect", "exit"]);
     // With memory shared it had left this side.
     assert_eq!(receipt.wait(DEADLINE).is_err(), scene.is_process());
     for peer in [&mut under_way, &mut queued] {
-        assert!(matches!(peer.read(&mut [0]), Ok(0) | Err(_)), "nobody holds it any more");
+        let read = peer.read(&mut [0]);
+        let waits = matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(matches!(read, Ok(0) | Err(_)) && !waits, "somebody holds it");
     }
+}
+
+fn left_behind(scene: &Scene) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let trap = Trap::new();
+    let body = move |worker: Worker| {
+        let tell = tell.clone();
+        async move {
+            get_stuck(&worker).await;
+            let refused =
+                worker.send(7_u8).map_err(|refused| (refused.kind(), refused.into_value().0));
+            tell.send(refused).unwrap();
+        }
+    };
+    let cluster = scene.builder().launch(body).unwrap();
+    let (worker, stuck) = fork_stuck(&cluster, &trap);
+    worker.kill().unwrap();
+    let seen = until_named(&cluster, "exit", 1);
+    assert_eq!(seen.exit(worker.id()), ExitStatus::Abandoned);
+    drop(stuck);
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap().unwrap_err(), (ErrorKind::Closed, 7));
 }
 
 /// As the crate's own notes may look.
@@ -469,23 +497,41 @@ enum Note {
     Command { cmd: String, act: String },
 }
 
+fn notes() -> [Note; 2] {
+    [Note::Disconnect, Note::Command { cmd: "NODE_CLUSTER".into(), act: "disconnect".into() }]
+}
+
+/// What looks like the crate's own, in either direction, is a message like any other.
 fn disguised(scene: &Scene) {
     let cluster = scene
         .builder()
         .launch(|worker: Worker| async move {
-            let mut came = Vec::new();
-            while let Some(message) = worker.recv().await {
-                came.push(message.type_name().to_owned());
-                let _ = worker.send((came.len() as u32, worker.is_draining())).unwrap();
+            notes().into_iter().for_each(|note| assert!(worker.send(note).is_ok()));
+            (0..=20_u8).for_each(|kind| assert!(worker.send(vec![kind]).is_ok()));
+            let mut came = 0_u32;
+            while worker.recv().await.is_some() {
+                came += 1;
+                let _ = worker.send((came, worker.is_draining())).unwrap();
             }
         })
         .unwrap();
     let worker = cluster.fork().unwrap();
-    let command = Note::Command { cmd: "NODE_CLUSTER".into(), act: "disconnect".into() };
-    let _ = worker.send(Note::Disconnect).unwrap();
-    let _ = worker.send(command).unwrap();
+    let seen = until_named(&cluster, "message", 23);
+    let mut messages = seen.0.into_iter().filter_map(|event| match event {
+        Event::Message { message, .. } => Some(message),
+        _ => None,
+    });
+    for note in notes() {
+        assert_eq!(messages.next().unwrap().get::<Note>().unwrap(), note);
+    }
+    for kind in 0..=20_u8 {
+        assert_eq!(messages.next().unwrap().get::<Vec<u8>>().unwrap(), [kind]);
+    }
+    notes().into_iter().for_each(|note| assert!(worker.send(note).is_ok()));
     (0..=20_u8).for_each(|kind| assert!(worker.send(vec![kind]).is_ok()));
-    let answers = until_named(&cluster, "message", 23).messages::<(u32, bool)>();
+    let seen = until_named(&cluster, "message", 23);
+    assert_eq!(seen.names(None).len(), 23, "and nothing else comes of them");
+    let answers = seen.messages::<(u32, bool)>();
     assert!(answers.iter().all(|(_, (_, draining))| !draining), "{answers:?}");
 }
 

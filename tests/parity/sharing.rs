@@ -41,7 +41,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("with_the_last_worker_the_address_is_closed_under_shared", |scene| {
         last_leaves(scene, Scheduling::Shared);
     })
-    .proves(&["LST-37"]),
+    .proves(&["LST-37", "LST-56"]),
     both("an_address_can_be_kept_while_its_worker_is_replaced", kept)
         .proves(&["LST-38", "SHUT-09"]),
     both("without_keep_listening_nobody_listens_meanwhile", not_kept).proves(&["SHUT-09"]),
@@ -302,6 +302,10 @@ fn closing(scene: &Scene) {
     assert_eq!(client.line().unwrap(), "still here");
     // The worker waits for it neither with the address nor with another.
     party.listening(0, ANYWHERE);
+    // Who wants to know when it has ended finds that on the stats page.
+    assert_eq!(party.workers[0].stats().connections_open, 1);
+    drop(client);
+    wait_until("its end", || party.workers[0].stats().connections_open == 0);
 }
 
 fn again(scene: &Scene) {
@@ -426,8 +430,15 @@ fn outlives(scene: &Scene) {
     for client in &mut clients {
         assert_eq!(client.line().unwrap(), "2");
     }
+    // What waits when the last one dies ends with it.
+    let _ = workers[1].send(traps[1].address()).unwrap();
+    let last = traps[1].caught();
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(&address).unwrap()).collect();
     workers[1].kill().unwrap();
-    drop(stuck);
+    for client in &mut clients {
+        assert!(ended(client), "it was served");
+    }
+    drop((stuck, last));
     until_named(&cluster, "exit", 2);
     wait_until_closed(&address);
 }

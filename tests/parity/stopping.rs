@@ -26,7 +26,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("who_starts_while_a_stop_is_announced_is_unready_as_well", announced_to_all),
     both("a_stop_lets_requests_finish", drained),
     both("a_worker_that_does_not_drain_is_closed", closed),
-    both("a_worker_that_cannot_be_closed_is_killed", killed),
+    both("a_worker_that_cannot_be_closed_is_killed", killed).proves(&["SHUT-11"]),
     both("long_connections_are_told_of_the_stop", told),
     both("stop_now_ends_everything_at_once_and_stop_does_not", second_stop),
     both("sigquit_stops_without_hurry", quit),

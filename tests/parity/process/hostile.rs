@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bimodal::{Cluster, ExitStatus, Flow, Result, Worker, http};
+use bimodal::{Cluster, ErrorKind, ExitStatus, Flow, Result, Worker, http};
 use rustix::{
     io::Errno,
     net::{
@@ -169,8 +169,12 @@ async fn body(worker: Worker) -> Result<()> {
     packets.iter().for_each(|packet| write(&channel, packet));
     if packets.is_empty() {
         shutdown(&channel, Shutdown::Both).unwrap();
-        // Whether that is an error now or lost later: it harms nobody.
-        let _ = worker.send("to nobody");
+        // A panic here would show in the exit code.
+        let refused = worker.send(String::from("to nobody")).unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.into_value().0.as_str()),
+            (ErrorKind::Closed, "to nobody")
+        );
     }
     std::future::pending().await
 }

@@ -13,7 +13,7 @@ use rustix::process::Resource;
 
 use crate::{
     serve::{self, Server, cpu_time_during, limit},
-    support::{Scene, client::Client, program::Program, system},
+    support::{Scene, client::Client, not_permitted, program::Program, system},
 };
 
 /// How long a shortage is observed, and the CPU time that a program may use meanwhile.
@@ -136,7 +136,7 @@ pub fn start_without_descriptors(_: &Scene) {
 /// Needs root: whom the limit binds must be another user.
 pub fn replacement_without_processes(_: &Scene) {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return eprintln!("skipped: only root may choose a user");
+        return not_permitted("to choose a user, which takes root");
     }
     // A user that nothing else on the machine runs as.
     const USER: u32 = 61_234;

@@ -6,7 +6,7 @@ use bimodal::Mode;
 
 use crate::{
     serve::{self, Server},
-    support::{Scene, system},
+    support::{Scene, not_permitted, system},
 };
 
 fn start(options: &[&str]) -> Server {
@@ -67,7 +67,7 @@ pub fn environment_and_directory(_: &Scene) {
 /// Needs root, as changing the user does.
 pub fn user_and_group(_: &Scene) {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return eprintln!("skipped: only root may choose a user");
+        return not_permitted("to choose a user, which takes root");
     }
     let server = start(&["uid=65534", "gid=65533"]);
     let status = fs::read_to_string(format!("/proc/{}/status", server.pids[0])).unwrap();

@@ -58,7 +58,7 @@ pub const ROWS: &[Row] = &[
         "DET-08",
         "`online` is told before the body's first step, so a worker whose body fails at once was \
          online.",
-        Holds,
+        Adapted("`main` up to `launch` runs before"),
         Holds,
     ),
     nice(

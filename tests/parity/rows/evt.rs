@@ -104,7 +104,9 @@ pub const ROWS: &[Row] = &[
         "`exit` has a code for a worker that ended by itself and a signal for one that was ended \
          by it, never both.",
         Holds,
-        Adapted("never a signal; a panic has a code"),
+        Adapted(
+            "never a signal; a panic has a code; `Killed`, `Abandoned` and `NotStarted` have none",
+        ),
     ),
     nice("EVT-22", "What `exit` said can be asked of the handle later.", Holds, Holds),
     core("EVT-23", "At `exit` the worker's process is reaped or its thread joined.", Holds, Holds),

@@ -26,8 +26,8 @@ pub const ROWS: &[Row] = &[
         "FORK-04",
         "Without a setup the first fork sets up with the defaults, which can be read from then \
          on.",
-        Holds,
-        Holds,
+        Adapted("`launch` does, so they can be read before the first fork"),
+        AS_IN_PROCESS,
     ),
     core(
         "FORK-05",
@@ -127,7 +127,7 @@ pub const ROWS: &[Row] = &[
         "Workers share the primary's standard streams; of silent ones the handle has streams to \
          read and write.",
         Holds,
-        No("a process has one set of standard streams"),
+        No("a process has one set of standard streams; no sink per worker is offered"),
     ),
     nice(
         "FORK-23",

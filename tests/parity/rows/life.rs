@@ -31,8 +31,11 @@ pub const ROWS: &[Row] = &[
     core(
         "LIFE-04",
         "After `disconnect` no further connection is given to the worker.",
-        Holds,
-        Holds,
+        Adapted(
+            "from the primary's next turn on; a worker that accepts for itself stops at its own \
+             next turn",
+        ),
+        AS_IN_PROCESS,
     ),
     core(
         "LIFE-06",
@@ -44,7 +47,10 @@ pub const ROWS: &[Row] = &[
         "LIFE-07",
         "Connections and timers of the worker's own do not hold the disconnect up, yet are not \
          cut.",
-        Adapted("the body decides, within the grace period"),
+        Adapted(
+            "the withdrawal and the news wait for none; the body decides which it waits for, \
+             within the grace period, and `disconnect` is told behind it",
+        ),
         AS_IN_PROCESS,
     ),
     core(
@@ -57,7 +63,7 @@ pub const ROWS: &[Row] = &[
         "LIFE-09",
         "A worker that loses its primary ends at once with code 0, and abandons what it has.",
         Holds,
-        Adapted("the loss of the channel ends the body"),
+        Adapted("the end of the primary kills its threads, which have no code: `Killed`"),
     ),
     nice(
         "LIFE-10",
@@ -87,10 +93,10 @@ pub const ROWS: &[Row] = &[
     ),
     core(
         "LIFE-15",
-        "A worker that is asked to leave before it is online still starts, takes its messages, \
-         and leaves with code 0.",
-        Holds,
-        Holds,
+        "A worker that is asked to leave before it is online still starts, without knowing of it \
+         at first, takes its messages, and leaves with code 0.",
+        Adapted("the body is called ahead of the news; its first await may come behind it"),
+        AS_IN_PROCESS,
     ),
     nice(
         "LIFE-16",
@@ -107,13 +113,16 @@ pub const ROWS: &[Row] = &[
     core(
         "LIFE-18",
         "`kill` with a choice of how is obeyed, and `exit` says how.",
-        Holds,
-        Adapted("an enum in place of signals"),
+        Adapted(
+            "SIGTERM asks to drain, so the code is 0; SIGINT is the primary's; `exit` names any \
+             other",
+        ),
+        Adapted("`Signal::Term` asks to drain, `Signal::Kill` ends; others are refused"),
     ),
     core(
         "LIFE-19",
         "A worker that spins can be got rid of by force.",
-        Holds,
+        Adapted("by `kill`, which is SIGKILL; it does not answer `Signal::Term`"),
         Adapted(
             "a thread cannot be ended from outside; it is left behind and reported as abandoned",
         ),
@@ -156,7 +165,7 @@ pub const ROWS: &[Row] = &[
         "LIFE-26",
         "A body that fails or panics has a code that says which, and was not asked to leave.",
         Adapted("1 for an error, 101 for a panic"),
-        Adapted("as in Process; the panic is caught"),
+        Adapted("1 for an error, 101 for a panic, which is caught"),
     ),
     core(
         "LIFE-27",
@@ -175,15 +184,18 @@ pub const ROWS: &[Row] = &[
         "LIFE-29",
         "A worker is connected from the fork to the end of its channel, and not any more when \
          `disconnect` is told.",
-        Holds,
-        Holds,
+        Adapted("at the handle; the worker's own says so while it drains, until its end"),
+        AS_IN_PROCESS,
     ),
     core(
         "LIFE-30",
         "A worker is dead when its status is known: at `exit`, and not yet at the `disconnect` \
          before.",
-        Holds,
-        Holds,
+        Adapted(
+            "`Event::state` says so; the worker itself may be dead already when the program takes \
+             `disconnect`",
+        ),
+        AS_IN_PROCESS,
     ),
     core(
         "LIFE-31",

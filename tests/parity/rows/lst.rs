@@ -164,8 +164,8 @@ pub const ROWS: &[Row] = &[
         "LST-30",
         "A worker that stands still keeps at most its window of connections; all others are \
          served elsewhere.",
-        Holds,
-        Holds,
+        Adapted("its window, 8 by default"),
+        AS_IN_PROCESS,
     ),
     core(
         "LST-31",
@@ -238,8 +238,11 @@ pub const ROWS: &[Row] = &[
     core(
         "LST-46",
         "Closing ends when the connections have; the address is given up at once.",
-        Holds,
-        Holds,
+        Adapted(
+            "`close` returns at once and nothing tells of the last connection; the stats page \
+             counts those that are left",
+        ),
+        AS_IN_PROCESS,
     ),
     core("LST-48", "Listeners on port 0 that come and go in any order trip nothing.", Holds, Holds),
     core(
@@ -263,8 +266,8 @@ pub const ROWS: &[Row] = &[
     core("LST-55", "How uneven the shared policy is, is documented.", UNEVEN, UNEVEN),
     core(
         "LST-56",
-        "Under the shared policy a stopped worker holds no connection back, and waiting ones \
-         outlive the death of some workers.",
+        "Under the shared policy a stopped worker holds no connection back; waiting ones outlive \
+         the death of some workers, and end with the last.",
         Holds,
         Holds,
     ),
@@ -286,8 +289,8 @@ pub const ROWS: &[Row] = &[
         "LST-60",
         "An exclusive UDP port is in use for a second worker; sending without a bind uses a port \
          of the worker's own.",
-        Holds,
-        Holds,
+        Adapted("no send binds: who only sends binds port 0 with `exclusive`"),
+        AS_IN_PROCESS,
     ),
     nice(
         "LST-61",
@@ -318,8 +321,11 @@ pub const ROWS: &[Row] = &[
     nice(
         "LST-66",
         "Options for accepted connections are applied in the worker that has them.",
-        Holds,
-        Holds,
+        Adapted(
+            "`no_delay` and `keep_alive`; `allowHalfOpen` and `pauseOnConnect` have no option: \
+             each is half-open, and read when the body reads",
+        ),
+        AS_IN_PROCESS,
     ),
     core(
         "LST-67",

@@ -22,8 +22,11 @@ pub const ROWS: &[Row] = &[
     core(
         "MSG-04",
         "A send tells whether to slow down; what it was told about is delivered all the same.",
-        Adapted("`Flow::Slow`, and a send that waits"),
-        Adapted("as in Process, over a bounded queue"),
+        Adapted(
+            "`Flow::Slow`; beyond, `Full` gives the value back; a receipt or `flush` waits until it \
+             has left",
+        ),
+        Adapted("the same over a bounded queue; what was moved has left at once"),
     ),
     core(
         "MSG-05",
@@ -103,7 +106,7 @@ pub const ROWS: &[Row] = &[
     core(
         "MSG-24",
         "A sender closes its copy of a socket only when the receiver has it.",
-        Holds,
+        Adapted("it closes its own once it is sent; the kernel holds it while it is under way"),
         No("there is one copy"),
     ),
     nice(
@@ -120,15 +123,18 @@ pub const ROWS: &[Row] = &[
     ),
     nice(
         "MSG-28",
-        "The connections that a sender gave away count as its own until they end.",
-        Adapted("the stats page counts them where they are"),
+        "The connections that a sender gave away are counted until they end.",
+        Adapted("as those of the worker that adopted them; the sender's close waits for none"),
         AS_IN_PROCESS,
     ),
     core(
         "MSG-29",
         "When a worker dies with a socket under way, whoever sent it learns of it.",
-        Adapted("sends that wait fail, and sockets come back or are closed"),
-        AS_IN_PROCESS,
+        Adapted("receipts of what has not left fail; sockets that were not taken are closed"),
+        Adapted(
+            "what was moved had left, so its receipt says sent; sockets that were not taken are \
+             closed",
+        ),
     ),
     core(
         "MSG-30",

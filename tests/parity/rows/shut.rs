@@ -17,8 +17,8 @@ pub const ROWS: &[Row] = &[
     core(
         "SHUT-02",
         "Its completion never comes within the call, also when there is nobody.",
-        Holds,
-        Holds,
+        Adapted("it calls nobody back: `wait_gone` and the end of the events say so"),
+        AS_IN_PROCESS,
     ),
     core("SHUT-03", "At its completion the table is empty.", Holds, Holds),
     core(

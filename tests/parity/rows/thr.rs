@@ -23,13 +23,13 @@ pub const ROWS: &[Row] = &[
         "THR-03",
         "Which code counts is fixed: the one asked for, else 0; a failure has its own.",
         Adapted("1 for an error, 101 for a panic"),
-        AS_IN_PROCESS,
+        Adapted("1 for an error, 101 for a panic"),
     ),
     core(
         "THR-04",
         "What a worker fails with is told to the primary before `exit`; the others go on.",
         Adapted("its kind and its text"),
-        Holds,
+        Adapted("its kind and its text; then code 1 for an error, 101 for a panic"),
     ),
     nice(
         "THR-05",
@@ -91,8 +91,14 @@ pub const ROWS: &[Row] = &[
     core(
         "THR-15",
         "What a worker started ends with it, and the end of the program cuts all workers.",
-        Adapted("as the primary's end does"),
-        Holds,
+        Adapted(
+            "the end of the primary ends all workers, with their threads; programs that a worker \
+             started live on",
+        ),
+        Adapted(
+            "the end of the program ends all; a thread that a worker's code started is its own \
+             and is not ended",
+        ),
     ),
     nice(
         "THR-16",
