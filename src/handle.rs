@@ -153,7 +153,8 @@ impl WorkerHandle {
         self.record.connected.load(SeqCst)
     }
 
-    /// Whether the worker has ended (Node: `worker.isDead`).
+    /// Whether the worker has ended (Node: `worker.isDead`). May be true already when the program takes
+    /// `disconnect`, as [`state`](Self::state) may be further than the event.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.state() == State::Gone
@@ -296,8 +297,8 @@ impl WorkerHandle {
     }
 
     /// Asks the worker to leave in good order (Node: `worker.disconnect`): it gets no new
-    /// connections, finishes what it has, and ends. The `exit` event says when. A second call changes
-    /// nothing.
+    /// connections from the primary's next turn on ([`State::Draining`]), finishes what it has, and
+    /// ends. The `exit` event says when. A second call changes nothing.
     ///
     /// # Errors
     ///
@@ -324,8 +325,8 @@ impl WorkerHandle {
     }
 
     /// Sends the worker a signal (Node: `worker.kill(signal)`). [`Signal::Kill`] is
-    /// [`kill`](Self::kill); [`Signal::Term`] asks the worker to drain, as it would by itself; the
-    /// others do to a process what it makes of them.
+    /// [`kill`](Self::kill); [`Signal::Term`] asks the worker to drain, as it would by itself, and
+    /// one whose loop is blocked does not answer; the others do to a process what it makes of them.
     ///
     /// # Errors
     ///

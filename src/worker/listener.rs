@@ -154,7 +154,8 @@ impl Listener {
         accepted
     }
 
-    /// Withdraws this worker from the address; the others keep listening.
+    /// Withdraws this worker from the address; the others keep listening. It does not wait for
+    /// connections that were accepted: [`SlotStats::connections_open`](crate::SlotStats) counts them.
     pub fn close(self) {}
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Connection>>> {
