@@ -108,7 +108,7 @@ pub use supervise::{
 };
 pub use supervision::Supervision;
 pub use wire::HandleKind;
-pub use worker::{Dropped, Listener, Outcome, UdpSocket, Worker};
+pub use worker::{Closing, Dropped, Listener, Outcome, UdpSocket, Worker};
 
 /// The name of the cluster this process was started to be a worker of; `None` in a program that was
 /// started in any other way.

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -35,8 +35,10 @@ pub(super) struct Desk {
     /// The primary asks to look at the socket.
     look: Cell<bool>,
     limit: Limit,
-    /// Open connections, if they are limited.
+    /// Open connections.
     open: Cell<usize>,
+    /// Who waits until none is open.
+    closing: RefCell<Option<Waker>>,
     /// The room that the primary knows of.
     told: Cell<Option<u32>>,
 }
@@ -64,6 +66,7 @@ impl Desk {
             look: Cell::new(false),
             limit,
             open: Cell::new(0),
+            closing: RefCell::default(),
             told: Cell::new(None),
         }
     }
@@ -159,6 +162,31 @@ impl Desk {
         self.limit.drop_excess && self.is_at_limit()
     }
 
+    /// Ready when no connection is open.
+    pub(super) fn poll_unused(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.open.get() == 0 {
+            return Poll::Ready(());
+        }
+        *self.closing.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn opened(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    fn one_ended(&self) {
+        self.open.set(self.open.get().saturating_sub(1));
+        if self.open.get() == 0 {
+            let closing = self.closing.take();
+            closing.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limit.connections.is_some()
+    }
+
     fn is_full(&self) -> bool {
         !self.limit.drop_excess && self.is_at_limit()
     }
@@ -235,35 +263,35 @@ impl Count for SlotMeter {
     }
 }
 
-/// Counts the connections of a listener that has a limit.
-pub(super) struct LimitedMeter {
+/// Counts the connections of a listener.
+pub(super) struct DeskMeter {
     state: Rc<State>,
     desk: Rc<Desk>,
 }
 
-impl LimitedMeter {
-    /// Who counts the connections of a listener: one for all of them, as a meter for each would share
-    /// the page's count between threads.
+impl DeskMeter {
+    /// One for all connections of a listener, as a meter for each would share the page's count between threads.
     pub(super) fn of(state: &Rc<State>, desk: &Rc<Desk>) -> Rc<dyn Count> {
-        match desk.limit.connections {
-            Some(_) => Rc::new(Self { state: state.clone(), desk: desk.clone() }),
-            None => Rc::new(state.meter.clone()),
-        }
+        Rc::new(Self { state: state.clone(), desk: desk.clone() })
     }
 }
 
-impl Count for LimitedMeter {
+impl Count for DeskMeter {
     fn opened(&self) {
         self.state.meter.opened();
-        self.desk.open.set(self.desk.open.get() + 1);
-        self.state.room_changed(&self.desk);
+        self.desk.opened();
+        if self.desk.is_limited() {
+            self.state.room_changed(&self.desk);
+        }
     }
 
     fn closed(&self) {
         self.state.meter.closed();
-        self.desk.open.set(self.desk.open.get().saturating_sub(1));
-        self.state.room_changed(&self.desk);
-        self.desk.wake();
+        self.desk.one_ended();
+        if self.desk.is_limited() {
+            self.state.room_changed(&self.desk);
+            self.desk.wake();
+        }
     }
 
     fn request(&self) {

@@ -10,6 +10,7 @@ use std::{
     future::poll_fn,
     io,
     net::Shutdown,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +20,7 @@ use socket2::Socket;
 
 use super::{
     Note, State,
-    desk::{Desk, Limit, LimitedMeter},
+    desk::{Desk, DeskMeter, Limit},
     turn::{Turn, wake_next_turn},
 };
 use crate::{
@@ -96,7 +97,7 @@ impl Listener {
 
     fn new(state: Rc<State>, desk: Rc<Desk>, entrance: Entrance, options: &ListenOptions) -> Self {
         desk.set_up(&state);
-        let meter = LimitedMeter::of(&state, &desk);
+        let meter = DeskMeter::of(&state, &desk);
         let keeps_duplicates = state.link.memory() == Memory::Separate;
         Self {
             state,
@@ -154,9 +155,11 @@ impl Listener {
         accepted
     }
 
-    /// Withdraws this worker from the address; the others keep listening. It does not wait for
-    /// connections that were accepted: [`SlotStats::connections_open`](crate::SlotStats) counts them.
-    pub fn close(self) {}
+    /// Withdraws this worker from the address at once; the others keep listening. What is returned is ready when the
+    /// connections that were accepted here have ended (Node: `server.close` and its callback); it need not be awaited.
+    pub fn close(self) -> Closing {
+        Closing { desk: self.desk.clone() }
+    }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Connection>>> {
         loop {
@@ -259,6 +262,25 @@ impl Listener {
                 log::warn!("a connection to {} is lost: {error}", self.desk.address());
             })
             .ok()
+    }
+}
+
+/// A listener that was [closed](Listener::close): ready when none of its connections is open any more.
+pub struct Closing {
+    desk: Rc<Desk>,
+}
+
+impl Future for Closing {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.desk.poll_unused(cx)
+    }
+}
+
+impl fmt::Debug for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closing").field("address", self.desk.address()).finish_non_exhaustive()
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) use given::Given;
 pub use handle::Worker;
 pub(crate) use line::{Line, Program};
 pub(crate) use link::{Arrival, Command, Denial, Link, Note};
-pub use listener::{Dropped, Listener};
+pub use listener::{Closing, Dropped, Listener};
 pub use udp::UdpSocket;
 
 use crate::{

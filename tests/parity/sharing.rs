@@ -1,8 +1,11 @@
 //! The life of a shared address: who is served in which order, who leaves, what waits, what is closed.
 
-use std::{io::ErrorKind, os::fd::AsRawFd as _, time::Duration};
+use std::{
+    cell::Cell, future::poll_fn, io::ErrorKind, os::fd::AsRawFd as _, pin::pin, rc::Rc, task::Poll,
+    time::Duration,
+};
 
-use bimodal::{Address, ExitStatus, Mode, Scheduling, State, Worker, event_loop};
+use bimodal::{Address, ExitStatus, ListenOptions, Mode, Scheduling, State, Worker, event_loop};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
@@ -47,6 +50,7 @@ pub const SCENARIOS: &[Scenario] = &[
     both("without_keep_listening_nobody_listens_meanwhile", not_kept).proves(&["SHUT-09"]),
     both("a_shortage_of_descriptors_is_an_event_and_passes", shortage).proves(&["LST-39"]),
     both("a_closed_listener_serves_what_it_has_and_is_closed_at_once", closing).proves(&["LST-46"]),
+    both("a_close_ends_when_the_connections_have", waits_for_connections).proves(&["LST-46"]),
     both("a_listener_can_be_closed_and_opened_again", again).proves(&["LST-48", "EVT-12"]),
     both("short_lived_listeners_trip_nothing", short_lived).proves(&["LST-48"]),
     both("workers_that_go_while_they_begin_to_listen_do_no_harm", gone_at_once)
@@ -302,10 +306,54 @@ fn closing(scene: &Scene) {
     assert_eq!(client.line().unwrap(), "still here");
     // The worker waits for it neither with the address nor with another.
     party.listening(0, ANYWHERE);
-    // Who wants to know when it has ended finds that on the stats page.
     assert_eq!(party.workers[0].stats().connections_open, 1);
     drop(client);
     wait_until("its end", || party.workers[0].stats().connections_open == 0);
+}
+
+fn waits_for_connections(scene: &Scene) {
+    for limit in [None, Some(2)] {
+        let body = move |worker: Worker| close_and_wait(worker, limit);
+        let cluster = scene.builder().launch(body).unwrap();
+        let (_, address) = fork_listening(&cluster, 1);
+        let clients = [(); 2].map(|()| Client::connect(&address).unwrap());
+        assert!(next_message::<bool>(&cluster).1, "two are open");
+        wait_until_closed(&address);
+        let [one, other] = clients;
+        drop(one);
+        assert_eq!(next_message::<usize>(&cluster).1, 1);
+        drop(other);
+        assert_eq!(next_message::<usize>(&cluster).1, 0);
+        assert_eq!(next_message::<String>(&cluster).1, "closed");
+    }
+}
+
+/// Tells whether its close waits, of each connection's end how many are left, and of the close's.
+async fn close_and_wait(worker: Worker, limit: Option<usize>) -> bimodal::Result<()> {
+    let options = ListenOptions::new();
+    let options = match limit {
+        Some(limit) => options.max_connections(limit),
+        None => options,
+    };
+    let mut listener = worker.listen_with(ANYWHERE, options).await?;
+    let left = Rc::new(Cell::new(2_usize));
+    for _ in 0..2 {
+        let connection = listener.accept().await?.unwrap();
+        let (worker, left) = (worker.clone(), left.clone());
+        let wait_for_the_end = async move {
+            assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+            left.set(left.get() - 1);
+            let _ = worker.send(left.get()).unwrap();
+        };
+        event_loop::spawn(wait_for_the_end).detach();
+    }
+    let mut closing = pin!(listener.close());
+    let waits = poll_fn(|cx| Poll::Ready(closing.as_mut().poll(cx).is_pending())).await;
+    let _ = worker.send(waits)?;
+    closing.await;
+    assert_eq!(left.get(), 0);
+    let _ = worker.send("closed")?;
+    Ok(())
 }
 
 fn again(scene: &Scene) {

@@ -238,11 +238,8 @@ pub const ROWS: &[Row] = &[
     core(
         "LST-46",
         "Closing ends when the connections have; the address is given up at once.",
-        Adapted(
-            "`close` returns at once and nothing tells of the last connection; the stats page \
-             counts those that are left",
-        ),
-        AS_IN_PROCESS,
+        Holds,
+        Holds,
     ),
     core("LST-48", "Listeners on port 0 that come and go in any order trip nothing.", Holds, Holds),
     core(
