@@ -10,7 +10,6 @@ use std::{
         unix::{
             ffi::OsStrExt as _,
             fs::{FileTypeExt as _, PermissionsExt as _},
-            net::UnixStream,
         },
     },
     path::{Path, PathBuf},
@@ -67,12 +66,13 @@ impl ListeningSocket {
         Ok(made)
     }
 
-    /// Takes over a socket that somebody else made, if it is bound and of the right type.
+    /// Takes over a socket that somebody else made, if it is bound, of the right type and no connection. Any other one
+    /// stays as it is: its flags are those of every duplicate.
     pub(crate) fn adopt(fd: OwnedFd, datagram: bool) -> io::Result<Self> {
         let socket = Socket::from(fd);
         let wanted = if datagram { Type::DGRAM } else { Type::STREAM };
         let is_wanted = socket.r#type().is_ok_and(|found| found == wanted);
-        if !is_wanted || !is_bound(&socket, datagram) {
+        if !is_wanted || !is_bound(&socket, datagram) || is_connection(&socket, datagram) {
             return Err(Errno::INVAL.into());
         }
         socket.set_nonblocking(true)?;
@@ -244,7 +244,9 @@ fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket>
     let short = ShortPath::of(&path)?;
     let address = SockAddr::unix(&short.path)?;
     match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&short.path) => {
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse && is_stale(&short.path, &address) =>
+        {
             std::fs::remove_file(&path)?;
             socket.bind(&address)?;
         }
@@ -261,7 +263,7 @@ fn bind_unix(path: &Path, options: SocketOptions) -> io::Result<ListeningSocket>
 struct ShortPath {
     path: PathBuf,
     /// What `path` leads through.
-    _directory: Option<std::fs::File>,
+    _directory: Option<OwnedFd>,
 }
 
 impl ShortPath {
@@ -272,7 +274,9 @@ impl ShortPath {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::NAMETOOLONG.into());
         };
-        let directory = std::fs::File::open(parent)?;
+        // A directory and no other file: opening a FIFO would wait for its other end.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, Mode::empty())?;
         let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
         if path.as_os_str().len() > MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
@@ -299,10 +303,12 @@ fn open_to_all(path: &Path, options: SocketOptions) -> io::Result<()> {
 }
 
 /// Whether `path` is a socket that nobody listens on, as a killed program leaves it behind.
-fn is_stale(path: &Path) -> bool {
+fn is_stale(path: &Path, address: &SockAddr) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    // It does not wait: somebody whose queue is full is there.
+    let connected = || new_socket(Domain::UNIX, Type::STREAM, None)?.connect(address);
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    is_socket && connected().is_err_and(refused)
 }
 
 /// The name of an abstract socket, which is written with a leading `@`.
@@ -342,6 +348,11 @@ fn is_bound(socket: &Socket, datagram: bool) -> bool {
     }
 }
 
+/// Whether a socket has a peer, so that it cannot listen. One for datagrams that has a peer receives what that one sends.
+fn is_connection(socket: &Socket, datagram: bool) -> bool {
+    !datagram && socket.peer_addr().is_ok()
+}
+
 fn duplicate(number: i32, options: SocketOptions) -> io::Result<ListeningSocket> {
     ListeningSocket::adopt(descriptor::duplicate(number)?, options.datagram)
 }
@@ -357,7 +368,11 @@ fn new_socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Res
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
+    use std::{
+        os::unix::net::{UnixListener, UnixStream},
+        sync::mpsc,
+        time::Duration,
+    };
 
     const OPTIONS: SocketOptions = SocketOptions {
         datagram: false,
@@ -401,6 +416,51 @@ mod tests {
         let listening = bind(&Address::Unix(path.clone())).unwrap();
         assert_eq!(bind(&Address::Unix(path)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listening);
+    }
+
+    /// What listening on this path says, if it says so at all.
+    #[track_caller]
+    fn refusal(path: PathBuf) -> Option<i32> {
+        let (answer, answered) = mpsc::channel();
+        std::thread::spawn(move || answer.send(bind(&Address::Unix(path)).map(drop)));
+        let limit = Duration::from_secs(20);
+        let bound = answered.recv_timeout(limit).expect("listening waits for somebody");
+        bound.unwrap_err().raw_os_error()
+    }
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_in_use() {
+        let path = scratch("full");
+        let busy = new_socket(Domain::UNIX, Type::STREAM, None).unwrap();
+        let address = SockAddr::unix(&path).unwrap();
+        busy.bind(&address).unwrap();
+        busy.listen(0).unwrap();
+        let connect = || {
+            let client = new_socket(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.connect(&address).map(|()| client)
+        };
+        let mut clients = Vec::new();
+        let full = loop {
+            match connect() {
+                Ok(client) => clients.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(refusal(path.clone()), Some(Errno::ADDRINUSE.raw_os_error()));
+        busy.accept().unwrap();
+        UnixStream::connect(&path).expect("it listens as before");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_long_path_that_leads_through_a_fifo_is_an_error() {
+        let top = scratch("fifo");
+        std::fs::create_dir(&top).unwrap();
+        let fifo = top.join("f".repeat(120));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!(refusal(fifo.join("s")), Some(Errno::NOTDIR.raw_os_error()));
+        std::fs::remove_dir_all(top).unwrap();
     }
 
     #[test]
@@ -461,5 +521,22 @@ mod tests {
         }
         let errno = bind(&Address::Fd(i32::MAX)).unwrap_err().raw_os_error();
         assert_eq!(errno, Some(Errno::BADF.raw_os_error()));
+    }
+
+    #[test]
+    fn a_connection_that_is_not_listened_on_stays_as_it_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let path = scratch("connection");
+        let unix = UnixListener::bind(&path).unwrap();
+        let _peer = UnixStream::connect(&path).unwrap();
+        let (accepted, _) = unix.accept().unwrap();
+        std::fs::remove_file(path).unwrap();
+        for connection in [OwnedFd::from(client), accepted.into()] {
+            let refused = bind(&Address::Fd(connection.as_raw_fd())).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+            let flags = rustix::fs::fcntl_getfl(&connection).unwrap();
+            assert!(!flags.contains(OFlags::NONBLOCK), "it would not wait any more");
+        }
     }
 }
