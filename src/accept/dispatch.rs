@@ -30,6 +30,9 @@ use crate::{
 /// Addresses on which one worker may listen at a time: each costs the primary a descriptor.
 const ADDRESSES_PER_WORKER: usize = 1024;
 
+/// Addresses that are kept open though no worker listens there: each costs the primary one or two descriptors.
+pub(super) const DESERTED: usize = 256;
+
 /// The settings that decide about connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -54,6 +57,8 @@ pub(crate) struct Dispatcher {
     rules: Rules,
     listeners: BTreeMap<ListenerId, Listening>,
     workers: HashMap<WorkerId, Listener>,
+    /// Workers that left a listener, counted.
+    departures: u64,
     next_listener: u32,
     next_connection: u64,
     counts: Counts,
@@ -65,6 +70,8 @@ pub(crate) struct Dispatcher {
 /// A worker, as far as listening goes.
 struct Listener {
     slot: Slot,
+    /// It leaves the cluster: another one will want what it listened on.
+    leaving: bool,
     /// On how many addresses it listens.
     addresses: usize,
     ordinals: HashMap<Name, Ordinals>,
@@ -101,6 +108,7 @@ impl Dispatcher {
             rules,
             listeners: BTreeMap::new(),
             workers: HashMap::new(),
+            departures: 0,
             next_listener: 0,
             next_connection: 0,
             counts: Counts::default(),
@@ -132,7 +140,8 @@ impl Dispatcher {
 
     /// A worker was started.
     pub(crate) fn join(&mut self, worker: WorkerId, slot: Slot) {
-        self.workers.insert(worker, Listener { slot, addresses: 0, ordinals: HashMap::new() });
+        let ordinals = HashMap::new();
+        self.workers.insert(worker, Listener { slot, leaving: false, addresses: 0, ordinals });
     }
 
     /// A worker wants to listen. The first to ask binds; a failure is not remembered.
@@ -147,7 +156,9 @@ impl Dispatcher {
             None => self.open(key.clone(), &wanted, slot)?,
         };
         let granted = self.grant(id, worker, key, wanted);
-        self.close_deserted(id);
+        if granted.is_err() {
+            self.close_deserted();
+        }
         granted
     }
 
@@ -183,11 +194,21 @@ impl Dispatcher {
         })
     }
 
-    /// A listener whose only listen failed is not kept.
-    fn close_deserted(&mut self, id: ListenerId) {
-        let is_deserted = self.listeners.get(&id).is_some_and(Listening::is_deserted);
-        if is_deserted && !self.rules.keep_open {
-            self.listeners.remove(&id);
+    /// Closes listeners without a worker, but for as many as are kept for the workers to come: those that a worker left
+    /// which goes on are closed before those of a worker that leaves or is gone, and those first that were left first.
+    fn close_deserted(&mut self) {
+        let kept = if self.rules.keep_open { DESERTED } else { 0 };
+        let is_gone = |worker| self.workers.get(&worker).is_none_or(|asker| asker.leaving);
+        let deserted = self.listeners.iter().filter(|(_, listening)| listening.is_deserted());
+        let mut deserted: Vec<_> = deserted
+            .map(|(id, listening)| {
+                let last = listening.last_departure();
+                (last.is_some_and(|(_, worker)| is_gone(worker)), last, *id)
+            })
+            .collect();
+        deserted.sort_unstable();
+        for (.., id) in &deserted[..deserted.len().saturating_sub(kept)] {
+            self.listeners.remove(id);
         }
     }
 
@@ -241,19 +262,22 @@ impl Dispatcher {
         }
     }
 
-    /// A worker gets nothing more, from this listener or from all.
+    /// A worker gets nothing more: from this listener, or from all, since it leaves the cluster.
     pub(crate) fn withdraw(&mut self, worker: WorkerId, only: Option<ListenerId>) {
-        let keep_open = self.rules.keep_open;
         let mut asker = self.workers.get_mut(&worker);
-        self.listeners.retain(|id, listening| {
+        if let Some(asker) = &mut asker {
+            asker.leaving |= only.is_none();
+        }
+        self.departures += 1;
+        for (id, listening) in &mut self.listeners {
             if only.is_none_or(|only| only == *id)
-                && let Some(asked) = listening.remove(worker)
+                && let Some(asked) = listening.remove(worker, self.departures)
                 && let Some(asker) = &mut asker
             {
                 asker.left(&asked);
             }
-            keep_open || !listening.is_deserted()
-        });
+        }
+        self.close_deserted();
         let ids = self.listeners.keys().copied();
         let left: Vec<_> = ids.filter(|id| only.is_none_or(|only| only == *id)).collect();
         left.into_iter().for_each(|listener| self.pass_on(listener, None));

@@ -45,6 +45,8 @@ pub(super) struct Listening {
     /// A Unix socket's file, which is still the program's before.
     file_comes: bool,
     members: Vec<Member>,
+    /// The number of the last worker's departure, and whose it was.
+    last: Option<(u64, WorkerId)>,
     policy: Box<dyn Schedule>,
     /// Accepted or returned, and not offered yet.
     parked: VecDeque<(ConnectionId, Socket)>,
@@ -151,6 +153,7 @@ impl Listening {
             entrance,
             file_comes: false,
             members: Vec::new(),
+            last: None,
             policy,
             parked: VecDeque::new(),
             rest: None,
@@ -224,6 +227,11 @@ impl Listening {
         self.members.is_empty()
     }
 
+    /// The number of the last worker's departure, and whose it was.
+    pub(super) fn last_departure(&self) -> Option<(u64, WorkerId)> {
+        self.last
+    }
+
     /// Makes a worker a member and says how it gets connections.
     pub(super) fn admit(
         &mut self,
@@ -286,9 +294,10 @@ impl Listening {
     }
 
     /// Takes a worker out and says as what it had asked.
-    pub(super) fn remove(&mut self, worker: WorkerId) -> Option<Key> {
+    pub(super) fn remove(&mut self, worker: WorkerId, departure: u64) -> Option<Key> {
         let at = self.members.iter().position(|member| member.worker == worker)?;
         let Member { slot, asked, .. } = self.members.remove(at);
+        self.last = Some((departure, worker));
         self.cover(slot);
         Some(asked)
     }

@@ -11,6 +11,9 @@ mod handed;
 mod listening;
 mod options;
 mod socket;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::{
     sync::Arc,

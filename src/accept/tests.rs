@@ -1,0 +1,91 @@
+//! The dispatcher alone, told by the test what workers do.
+
+use std::{os::unix::net::UnixStream, sync::Arc};
+
+use super::{dispatch::DESERTED, *};
+use crate::{
+    config::Scheduling,
+    id::{Slot, WorkerId},
+};
+
+const FIRST: WorkerId = WorkerId::new(1);
+const SECOND: WorkerId = WorkerId::new(2);
+
+fn dispatcher(scheduling: Scheduling, keep_open: bool) -> Dispatcher {
+    let mut dispatcher =
+        Dispatcher::new(Rules { scheduling, window: 2, keep_open }, Arc::default());
+    dispatcher.join(FIRST, Slot(0));
+    dispatcher.join(SECOND, Slot(1));
+    dispatcher
+}
+
+/// An address that no other test has.
+fn name(test: &str, number: usize) -> String {
+    format!("@bimodal-{}-{test}-{number}", std::process::id())
+}
+
+fn listen(dispatcher: &mut Dispatcher, worker: WorkerId, address: &str) -> ListenerId {
+    let options = ListenOptions::default().socket;
+    let address = Address::Unix(address.into());
+    let grant = dispatcher.listen(worker, Wanted { address, options, data: None }).unwrap();
+    dispatcher.ready(worker, grant.listener).unwrap();
+    grant.listener
+}
+
+/// Whether clients can connect.
+fn is_open(address: &str) -> bool {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = address.strip_prefix('@').unwrap();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    UnixStream::connect_addr(&address).is_ok()
+}
+
+#[test]
+fn deserted_addresses_are_kept_for_the_next_worker_within_a_bound() {
+    let mut dispatcher = dispatcher(Scheduling::Shared, true);
+    let (kept, shared) = (name("kept", 0), name("shared", 0));
+    let listener = listen(&mut dispatcher, FIRST, &kept);
+    listen(&mut dispatcher, FIRST, &shared);
+    listen(&mut dispatcher, SECOND, &shared);
+    dispatcher.leave(FIRST);
+    let passing = |number| name("passing", number);
+    for number in 0..DESERTED + 9 {
+        let listener = listen(&mut dispatcher, SECOND, &passing(number));
+        dispatcher.withdraw(SECOND, Some(listener));
+    }
+    let open = (0..DESERTED + 9).filter(|number| is_open(&passing(*number)));
+    let open: Vec<_> = open.collect();
+    assert_eq!(open.len(), DESERTED - 1, "one is kept for who replaces the first worker");
+    assert_eq!(open[0], 10, "what was deserted first is closed first");
+    assert!(is_open(&kept) && is_open(&shared));
+    let next = WorkerId::new(3);
+    dispatcher.join(next, Slot(0));
+    assert_eq!(listen(&mut dispatcher, next, &kept), listener);
+    dispatcher.leave(next);
+    dispatcher.leave(SECOND);
+    assert!(is_open(&kept) && is_open(&shared), "all are gone, and others will come");
+    assert!(!is_open(&passing(10)), "it makes room for what is wanted more");
+}
+
+#[test]
+fn what_a_worker_leaves_as_it_ends_is_bounded_too() {
+    let mut dispatcher = dispatcher(Scheduling::Shared, true);
+    let address = |number| name("left", number);
+    for number in 0..DESERTED + 1 {
+        listen(&mut dispatcher, FIRST, &address(number));
+    }
+    dispatcher.leave(FIRST);
+    assert_eq!((0..DESERTED + 1).filter(|number| is_open(&address(*number))).count(), DESERTED);
+}
+
+#[test]
+fn without_a_worker_nothing_is_kept_unless_it_is_to_be() {
+    let mut dispatcher = dispatcher(Scheduling::Shared, false);
+    let address = name("unkept", 0);
+    let listener = listen(&mut dispatcher, FIRST, &address);
+    listen(&mut dispatcher, SECOND, &address);
+    dispatcher.withdraw(FIRST, Some(listener));
+    assert!(is_open(&address));
+    dispatcher.leave(SECOND);
+    assert!(!is_open(&address));
+}
