@@ -57,6 +57,9 @@ pub(crate) struct Dispatcher {
     rules: Rules,
     listeners: BTreeMap<ListenerId, Listening>,
     workers: HashMap<WorkerId, Listener>,
+    /// Offers that a worker got from a listener before it left that, and has not answered: they count against its windows
+    /// everywhere, so that it gets no new ones by coming back.
+    owed: HashMap<WorkerId, HashMap<ListenerId, usize>>,
     /// Workers that left a listener, counted.
     departures: u64,
     next_listener: u32,
@@ -108,6 +111,7 @@ impl Dispatcher {
             rules,
             listeners: BTreeMap::new(),
             workers: HashMap::new(),
+            owed: HashMap::new(),
             departures: 0,
             next_listener: 0,
             next_connection: 0,
@@ -248,6 +252,7 @@ impl Dispatcher {
 
     /// A worker adopted so many of the connections it was offered.
     pub(crate) fn adopted(&mut self, worker: WorkerId, listener: ListenerId, connections: usize) {
+        let connections = self.pay(worker, listener, connections);
         if let Some(listening) = self.listeners.get_mut(&listener) {
             listening.adopted(worker, connections);
         }
@@ -256,10 +261,30 @@ impl Dispatcher {
     /// A worker will not adopt this connection: somebody else gets it. With nobody left to come, it
     /// is closed.
     pub(crate) fn returned(&mut self, worker: WorkerId, offer: Offer) {
+        let is_owed = self.pay(worker, offer.listener, 1) == 0;
         if let Some(listening) = self.listeners.get_mut(&offer.listener) {
             self.counts.again += 1;
-            listening.returned(worker, offer);
+            if !is_owed {
+                listening.refused(worker);
+            }
+            listening.park(offer);
         }
+    }
+
+    /// Counts answers to offers from before the worker left this listener; gives how many are to later ones. Those from
+    /// before come first.
+    fn pay(&mut self, worker: WorkerId, listener: ListenerId, answers: usize) -> usize {
+        let Some(owed) = self.owed.get_mut(&worker) else { return answers };
+        let Some(offers) = owed.get_mut(&listener) else { return answers };
+        let paid = answers.min(*offers);
+        *offers -= paid;
+        if *offers == 0 {
+            owed.remove(&listener);
+        }
+        if owed.is_empty() {
+            self.owed.remove(&worker);
+        }
+        answers - paid
     }
 
     /// A worker gets nothing more: from this listener, or from all, since it leaves the cluster.
@@ -271,10 +296,13 @@ impl Dispatcher {
         self.departures += 1;
         for (id, listening) in &mut self.listeners {
             if only.is_none_or(|only| only == *id)
-                && let Some(asked) = listening.remove(worker, self.departures)
+                && let Some((asked, in_flight)) = listening.remove(worker, self.departures)
                 && let Some(asker) = &mut asker
             {
                 asker.left(&asked);
+                if in_flight > 0 {
+                    *self.owed.entry(worker).or_default().entry(*id).or_default() += in_flight;
+                }
             }
         }
         self.close_deserted();
@@ -287,6 +315,7 @@ impl Dispatcher {
     pub(crate) fn leave(&mut self, worker: WorkerId) {
         self.withdraw(worker, None);
         self.workers.remove(&worker);
+        self.owed.remove(&worker);
         debug_assert!(
             self.rules.keep_open || !self.workers.is_empty() || self.listeners.is_empty(),
             "a listener remains though no worker does"
@@ -345,8 +374,10 @@ impl Dispatcher {
         open: &dyn Fn(Slot) -> u64,
         dealt: &mut Vec<(WorkerId, Offer)>,
     ) {
-        let (window, next, counts) =
-            (self.rules.window, &mut self.next_connection, &mut self.counts);
+        let (most, next, counts) = (self.rules.window, &mut self.next_connection, &mut self.counts);
+        let owed = self.owed.iter().map(|(worker, owed)| (*worker, owed.values().sum()));
+        let owed: HashMap<_, usize> = owed.collect();
+        let window = |worker| most.saturating_sub(owed.get(&worker).copied().unwrap_or(0));
         let mut broken = Vec::new();
         for (id, listening) in &mut self.listeners {
             let mut number = || {
@@ -354,7 +385,7 @@ impl Dispatcher {
                 counts.dispatched += 1;
                 ConnectionId(*next)
             };
-            if let Err(error) = listening.accept(cx, window, &mut number) {
+            if let Err(error) = listening.accept(cx, &window, &mut number) {
                 log::error!("{} cannot accept any more: {error}", listening.address());
                 self.failures.push((listening.address().clone(), error));
                 broken.push(*id);
@@ -362,7 +393,7 @@ impl Dispatcher {
             if let Some(error) = listening.take_failure() {
                 self.failures.push((listening.address().clone(), error));
             }
-            listening.deal(*id, window, open, dealt);
+            listening.deal(*id, &window, open, dealt);
         }
         for id in broken {
             self.listeners.remove(&id);

@@ -284,29 +284,34 @@ impl Listening {
         }
     }
 
-    pub(super) fn returned(&mut self, worker: WorkerId, offer: Offer) {
+    /// A worker gave a connection back.
+    pub(super) fn refused(&mut self, worker: WorkerId) {
         if let Some(member) = self.member(worker) {
             member.in_flight = member.in_flight.saturating_sub(1);
             member.resting = true;
             self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
         }
+    }
+
+    /// A connection waits to be offered again.
+    pub(super) fn park(&mut self, offer: Offer) {
         self.parked.push_back((offer.id, offer.socket));
     }
 
-    /// Takes a worker out and says as what it had asked.
-    pub(super) fn remove(&mut self, worker: WorkerId, departure: u64) -> Option<Key> {
+    /// Takes a worker out and says as what it had asked, and how many offers it has not answered.
+    pub(super) fn remove(&mut self, worker: WorkerId, departure: u64) -> Option<(Key, usize)> {
         let at = self.members.iter().position(|member| member.worker == worker)?;
-        let Member { slot, asked, .. } = self.members.remove(at);
+        let Member { slot, asked, in_flight, .. } = self.members.remove(at);
         self.last = Some((departure, worker));
         self.cover(slot);
-        Some(asked)
+        Some((asked, in_flight))
     }
 
     /// Accepts as much as the workers have room for.
     pub(super) fn accept(
         &mut self,
         cx: &mut Context<'_>,
-        window: usize,
+        window: &dyn Fn(WorkerId) -> usize,
         number: &mut dyn FnMut() -> ConnectionId,
     ) -> io::Result<()> {
         self.poll_rest(cx);
@@ -364,7 +369,7 @@ impl Listening {
     pub(super) fn deal(
         &mut self,
         listener: ListenerId,
-        window: usize,
+        window: &dyn Fn(WorkerId) -> usize,
         open: &dyn Fn(Slot) -> u64,
         dealt: &mut Vec<(WorkerId, Offer)>,
     ) {
@@ -377,7 +382,7 @@ impl Listening {
             let Some(index) = self.policy.pick(&candidates) else { return };
             let Some((id, socket)) = self.parked.pop_front() else { return };
             candidates[index].room -= 1;
-            candidates[index].load += 1;
+            candidates[index].load = candidates[index].load.saturating_add(1);
             self.members[index].in_flight += 1;
             dealt.push((self.members[index].worker, Offer { listener, id, socket }));
         }
@@ -513,17 +518,23 @@ impl Drop for Entrance {
 }
 
 impl Member {
-    fn room(&self, window: usize) -> usize {
+    fn room(&self, window: &dyn Fn(WorkerId) -> usize) -> usize {
         if !self.ready || self.resting {
             return 0;
         }
+        let window = window(self.worker);
         self.room.map_or(window, |room| room.min(window)).saturating_sub(self.in_flight)
     }
 
-    fn candidate(&self, window: usize, open: &dyn Fn(Slot) -> u64) -> Candidate {
+    /// How many are open the worker says itself, by the page that it shares.
+    fn candidate(
+        &self,
+        window: &dyn Fn(WorkerId) -> usize,
+        open: &dyn Fn(Slot) -> u64,
+    ) -> Candidate {
         Candidate {
             worker: self.worker,
-            load: open(self.slot) + self.in_flight as u64,
+            load: open(self.slot).saturating_add(self.in_flight as u64),
             room: self.room(window),
         }
     }

@@ -1,10 +1,11 @@
 //! The dispatcher alone, told by the test what workers do.
 
-use std::{os::unix::net::UnixStream, sync::Arc};
+use std::{future::poll_fn, net::TcpStream, os::unix::net::UnixStream, sync::Arc, task::Poll};
 
 use super::{dispatch::DESERTED, *};
 use crate::{
     config::Scheduling,
+    event_loop::EventLoop,
     id::{Slot, WorkerId},
 };
 
@@ -88,4 +89,86 @@ fn without_a_worker_nothing_is_kept_unless_it_is_to_be() {
     assert!(is_open(&address));
     dispatcher.leave(SECOND);
     assert!(!is_open(&address));
+}
+
+fn on_loop(test: impl AsyncFnOnce()) {
+    EventLoop::new().unwrap().block_on(test()).unwrap();
+}
+
+/// Offers what the workers have room for, and says whom.
+async fn deal(dispatcher: &mut Dispatcher, open: u64) -> (Vec<WorkerId>, Vec<Offer>) {
+    let mut dealt = Vec::new();
+    poll_fn(|cx| Poll::Ready(dispatcher.poll(cx, &|_| open, &mut dealt))).await;
+    dealt.into_iter().unzip()
+}
+
+/// A worker listens, and so many clients connect.
+fn serve(
+    dispatcher: &mut Dispatcher,
+    worker: WorkerId,
+    address: &Address,
+    clients: usize,
+) -> (ListenerId, Address, Vec<TcpStream>) {
+    let options = ListenOptions::default().socket;
+    let wanted = Wanted { address: address.clone(), options, data: None };
+    let Grant { listener, address, .. } = dispatcher.listen(worker, wanted).unwrap();
+    dispatcher.ready(worker, listener).unwrap();
+    let connect = |_| TcpStream::connect(address.tcp().unwrap()).unwrap();
+    let clients = (0..clients).map(connect).collect();
+    (listener, address, clients)
+}
+
+#[test]
+fn a_worker_that_comes_back_still_owes_its_answers() {
+    on_loop(async || {
+        let mut dispatcher = dispatcher(Scheduling::RoundRobin, true);
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let (listener, address, _clients) = serve(&mut dispatcher, FIRST, &anywhere, 9);
+        let (to, mut first) = deal(&mut dispatcher, 0).await;
+        assert_eq!(to, [FIRST; 2], "the window");
+        dispatcher.withdraw(FIRST, Some(listener));
+        serve(&mut dispatcher, FIRST, &address, 0);
+        assert!(deal(&mut dispatcher, 0).await.0.is_empty(), "a window that it has already");
+        dispatcher.adopted(FIRST, listener, 1);
+        assert_eq!(deal(&mut dispatcher, 0).await.0, [FIRST]);
+        // The other old one comes back: it is dealt again, and one of the new ones is still unanswered.
+        dispatcher.returned(FIRST, first.pop().unwrap());
+        assert_eq!(deal(&mut dispatcher, 0).await.0, [FIRST]);
+        assert!(deal(&mut dispatcher, 0).await.0.is_empty());
+        serve(&mut dispatcher, SECOND, &address, 0);
+        assert_eq!(deal(&mut dispatcher, 0).await.0, [SECOND; 2]);
+    });
+}
+
+#[test]
+fn what_is_owed_outlives_the_listener_and_not_the_worker() {
+    on_loop(async || {
+        let mut dispatcher = dispatcher(Scheduling::RoundRobin, false);
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let (closed, _, _clients) = serve(&mut dispatcher, FIRST, &anywhere, 2);
+        let (_, first) = deal(&mut dispatcher, 0).await;
+        dispatcher.withdraw(FIRST, Some(closed));
+        let (_, address, _others) = serve(&mut dispatcher, FIRST, &anywhere, 5);
+        assert!(deal(&mut dispatcher, 0).await.0.is_empty(), "the listener is a new one");
+        for offer in first {
+            dispatcher.returned(FIRST, offer);
+        }
+        assert_eq!(deal(&mut dispatcher, 0).await.0, [FIRST; 2]);
+        dispatcher.leave(FIRST);
+        dispatcher.join(FIRST, Slot(0));
+        let (_, _, _more) = serve(&mut dispatcher, FIRST, &address, 2);
+        assert_eq!(deal(&mut dispatcher, 0).await.0, [FIRST; 2]);
+    });
+}
+
+#[test]
+fn what_a_worker_says_of_its_load_is_any_number() {
+    on_loop(async || {
+        let mut dispatcher = dispatcher(Scheduling::LeastConnections, true);
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let (_, address, _clients) = serve(&mut dispatcher, FIRST, &anywhere, 3);
+        serve(&mut dispatcher, SECOND, &address, 0);
+        assert_eq!(deal(&mut dispatcher, u64::MAX).await.0.len(), 3);
+        assert!(deal(&mut dispatcher, u64::MAX).await.0.is_empty());
+    });
 }
