@@ -225,8 +225,10 @@ impl Primary {
             Note::Join { topic } => self.join(worker, topic),
             Note::Leave { topic } => self.leave(worker, &topic),
             Note::Message(message) => self.sink.emit(Event::Message { worker: handle, message }),
+            // Only the first word of it counts.
+            Note::Finished { .. } if entry.finished.is_some() => {}
             Note::Finished { failure } => {
-                entry.finished.get_or_insert(failure.as_ref().map(Error::to_string));
+                entry.finished = Some(failure.as_ref().map(Error::to_string));
                 if let Some(error) = failure {
                     self.sink.emit(Event::Error { worker: Some(handle), error });
                 }

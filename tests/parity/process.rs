@@ -61,6 +61,11 @@ pub const SCENARIOS: &[Scenario] = &[
         .proves(&["ERR-07"]),
     only(PROCESS, "worker_that_sends_descriptors", hostile::worker_that_sends_descriptors)
         .proves(&["ERR-07"]),
+    only(
+        PROCESS,
+        "worker_that_finishes_again_and_again",
+        hostile::worker_that_finishes_again_and_again,
+    ),
     only(PROCESS, "worker_that_hangs_up", hostile::worker_that_hangs_up)
         .proves(&["LIFE-09", "LIFE-34", "MSG-07", "EVT-28"]),
     only(

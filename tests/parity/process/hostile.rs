@@ -28,6 +28,7 @@ use crate::support::{
 /// The kinds of frames (see the crate's `wire`).
 const WELCOME: u8 = 2;
 const ADOPTED: u8 = 11;
+const FINISHED: u8 = 15;
 const MESSAGE: u8 = 16;
 const CHUNK: u8 = 17;
 const LAST_KIND: u8 = 21;
@@ -90,6 +91,23 @@ fn attach(packet: &[u8], count: usize) -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Why it failed it can say once.
+pub fn worker_that_finishes_again_and_again(scene: &Scene) {
+    let cluster = scene.builder().launch(body).unwrap();
+    let (_, address) = fork_listening(&cluster, 1);
+    let mut packets: Packets = ["first", "second", "third"].map(finished).into();
+    packets.push(vec![FINISHED, 0]);
+    packets.push(garbage(1));
+    let worker = cluster.fork().unwrap();
+    assert_eq!(worker.send(packets).unwrap(), Flow::Go);
+    let seen = until(&cluster, "the end", |event| event.name() == "exit");
+    let names = ["fork", "online", "error", "disconnect", "exit"];
+    assert_eq!(seen.names(Some(worker.id())), names);
+    assert_eq!(seen.error(worker.id()).to_string(), "first");
+    assert_eq!(get(&address, "/").unwrap().text(), "here");
+    cluster.shutdown().unwrap();
 }
 
 /// It is told that its primary is gone, as far as it can know, and ends.
@@ -239,6 +257,14 @@ fn announced(total: u64, handle: u8, part: &[u8]) -> Vec<u8> {
     // No topic.
     packet.extend([handle, 0]);
     packet.extend(part);
+    packet
+}
+
+/// The body's end, with this error.
+fn finished(text: &str) -> Vec<u8> {
+    let mut packet = vec![FINISHED, 1, 0];
+    packet.extend((text.len() as u32).to_le_bytes());
+    packet.extend(text.as_bytes());
     packet
 }
 
