@@ -39,6 +39,11 @@ pub const SCENARIOS: &[Scenario] = &[
     // A thread runs the program that is in memory.
     only(&[Mode::Process], "a_reload_runs_the_program_file_as_it_is_now", new_file),
     only(&[Mode::Process], "a_program_file_that_does_not_run_breaks_the_reload_off", broken_file),
+    only(
+        &[Mode::Process],
+        "a_program_file_of_another_protocol_breaks_the_reload_off",
+        other_protocol,
+    ),
 ];
 
 /// Started again by the tests above.
@@ -257,6 +262,7 @@ fn unavailable(scene: &Scene) {
 
 /// Answers with its version, which is in its environment.
 fn say_version(scene: &Scene) {
+    env_logger::Builder::new().filter_level(log::LevelFilter::Error).init();
     let builder = scene.builder().workers(2).on_event(|event| match event {
         Event::Listening { address, .. } => println!("listening {address}"),
         Event::Decision { decision } => println!("decision {decision}"),
@@ -372,4 +378,22 @@ fn broken_file(_scene: &Scene) {
     assert_eq!(version(&address), "2");
     program.signal(15);
     program.succeed();
+}
+
+/// To the new program the marker looks as one does that a primary of another version has written.
+fn other_protocol(_scene: &Scene) {
+    let copy = Copy::new("other-protocol");
+    let mut program = copy.start();
+    let address = listening(&mut program);
+    let own = std::env::current_exe().unwrap();
+    let marker = "BIMODAL_WORKER=\"65535:${BIMODAL_WORKER#*:}\"";
+    copy.replace(&format!("{marker} exec '{}' \"$@\"", own.display()));
+    program.signal(1);
+    let line = program.line(|line| line.starts_with("decision the reload is broken off"));
+    assert!(line.contains("code 1"), "{line}");
+    assert_eq!(version(&address), "1");
+    program.signal(15);
+    assert!(program.wait().success());
+    let errors = program.errors();
+    assert!(errors.contains("speaks version 65535") && errors.contains("SIGUSR2"), "{errors}");
 }

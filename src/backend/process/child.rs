@@ -2,7 +2,9 @@
 //!
 //! Runs in a worker process, on its main thread. [`invited_to`] reads the marker once, checks everything
 //! it says and removes it from the environment; a marker that is not for this process makes it no
-//! worker, it does not end it. [`become_worker`] never returns.
+//! worker, it does not end it. One that is makes it a worker also if the primary speaks another version of
+//! the protocol: it cannot begin then, and must not be a primary in a worker's place. [`become_worker`]
+//! never returns.
 //!
 //! What is sent waits for the next time the runtime looks for arrivals, which is before the loop's next
 //! turn: all that one turn sends leaves together, in order.
@@ -60,6 +62,8 @@ const NOT_STARTED: i32 = 1;
 #[derive(Debug)]
 pub(crate) struct Invitation {
     worker: WorkerId,
+    /// Of the protocol, as the primary speaks it.
+    version: u16,
     channel: OwnedFd,
 }
 
@@ -86,16 +90,38 @@ fn invited() -> Option<&'static Invited> {
 }
 
 fn look_for_invitation() -> Option<Invited> {
-    let (Marker { name, worker, .. }, channel) = claim(MARKER)?;
-    Some(Invited { name, invitation: Mutex::new(Some(Invitation { worker, channel })) })
+    let (Marker { name, worker, version, .. }, channel) = claim_of_any_version(MARKER)?;
+    let invitation = Invitation { worker, version, channel };
+    Some(Invited { name, invitation: Mutex::new(Some(invitation)) })
 }
 
-/// The marker in this variable and the channel it names, if both were made for this process by its parent.
-/// The variable is removed.
+/// The marker in this variable and the channel it names, if both were made for this process by its parent, which
+/// speaks the same version of the protocol. The variable is removed.
 pub(crate) fn claim(variable: &str) -> Option<(Marker, OwnedFd)> {
+    let (marker, channel) = claim_of_any_version(variable)?;
+    if let Err(error) = check_version(marker.version) {
+        log::warn!("{variable} is ignored: {error}");
+        return None;
+    }
+    Some((marker, channel))
+}
+
+fn claim_of_any_version(variable: &str) -> Option<(Marker, OwnedFd)> {
     let found = environment::take_env(variable)?;
     let checked = Marker::parse(found).map_err(String::from).and_then(check);
     checked.inspect_err(|cause| log::warn!("{variable} is ignored: {cause}")).ok()
+}
+
+fn check_version(theirs: u16) -> Result<()> {
+    let ours = wire::VERSION;
+    if theirs == ours {
+        return Ok(());
+    }
+    let text = format!(
+        "the primary speaks version {theirs} of the protocol, this program version {ours}: it takes over by an \
+         upgrade (SIGUSR2), not by a reload"
+    );
+    Err(Error::new(ErrorKind::Start, text))
 }
 
 /// Whether this process is the one that the marker was made for.
@@ -148,6 +174,7 @@ struct Begun {
 }
 
 fn begin(invitation: Invitation, pool: Pool) -> Result<Begun> {
+    check_version(invitation.version)?;
     let mut event_loop = EventLoop::new().context(ErrorKind::Start, || "make its loop".into())?;
     let terminate =
         event_loop.enter(catch_signals).context(ErrorKind::Start, || "catch signals".into())?;
