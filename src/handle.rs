@@ -296,9 +296,9 @@ impl WorkerHandle {
         message::send(value, handle, desk.packing, line.load(), |message| line.send(message))
     }
 
-    /// Asks the worker to leave in good order (Node: `worker.disconnect`): it gets no new
-    /// connections from the primary's next turn on ([`State::Draining`]), finishes what it has, and
-    /// ends. The `exit` event says when. A second call changes nothing.
+    /// Asks the worker to leave in good order (Node: `worker.disconnect`): it is given no new
+    /// connections, and accepts none for itself from its loop's next turn on; it finishes what it has,
+    /// and ends. The `exit` event says when. A second call changes nothing.
     ///
     /// # Errors
     ///

@@ -137,7 +137,11 @@ impl Primary {
         let stats = self.backend.stats().clone();
         self.dispatcher.poll(cx, &|slot| stats.open(slot), &mut dealt);
         for (worker, offer) in dealt.drain(..) {
-            self.ask(worker, Command::Offer(offer));
+            if self.is_asked_to_leave(worker) {
+                self.dispatcher.returned(worker, offer);
+            } else {
+                self.ask(worker, Command::Offer(offer));
+            }
         }
         self.dealt = dealt;
         for (address, error) in self.dispatcher.take_failures() {
@@ -148,6 +152,12 @@ impl Primary {
         for (worker, listener) in self.dispatcher.take_looks() {
             self.ask(worker, Command::Look { listener });
         }
+    }
+
+    /// Whether the program has asked, which this thread may not have read yet.
+    fn is_asked_to_leave(&self, worker: WorkerId) -> bool {
+        let entry = self.workers.get(&worker);
+        entry.is_some_and(|entry| entry.handle.exited_after_disconnect() == Some(true))
     }
 
     /// Looks at every worker, from outside.

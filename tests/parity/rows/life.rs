@@ -31,10 +31,7 @@ pub const ROWS: &[Row] = &[
     core(
         "LIFE-04",
         "After `disconnect` no further connection is given to the worker.",
-        Adapted(
-            "from the primary's next turn on; a worker that accepts for itself stops at its own \
-             next turn",
-        ),
+        Adapted("a worker that accepts for itself stops at its loop's next turn"),
         AS_IN_PROCESS,
     ),
     core(
