@@ -12,7 +12,7 @@
 //! windows can take, so the kernel's backlog is the queue behind them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     os::fd::OwnedFd,
     sync::Arc,
@@ -66,7 +66,7 @@ pub(crate) struct Dispatcher {
     next_connection: u64,
     counts: Counts,
     failures: Vec<(Address, io::Error)>,
-    looks: Vec<(WorkerId, ListenerId)>,
+    looks: BTreeSet<(WorkerId, ListenerId)>,
     handed: Arc<Handed>,
 }
 
@@ -117,7 +117,7 @@ impl Dispatcher {
             next_connection: 0,
             counts: Counts::default(),
             failures: Vec::new(),
-            looks: Vec::new(),
+            looks: BTreeSet::new(),
             handed,
         }
     }
@@ -138,7 +138,7 @@ impl Dispatcher {
     }
 
     /// Who is to look at the socket of which listener.
-    pub(crate) fn take_looks(&mut self) -> Vec<(WorkerId, ListenerId)> {
+    pub(crate) fn take_looks(&mut self) -> BTreeSet<(WorkerId, ListenerId)> {
         std::mem::take(&mut self.looks)
     }
 
@@ -228,7 +228,8 @@ impl Dispatcher {
         }
     }
 
-    /// A worker that accepts for itself does not for now, because of this error if there is one.
+    /// A worker that accepts for itself does not for now, because of this error if there is one. Who receives datagrams has
+    /// nothing of the kind to say: whatever comes wakes all.
     pub(crate) fn left(
         &mut self,
         worker: WorkerId,
@@ -236,7 +237,7 @@ impl Dispatcher {
         error: Option<io::Error>,
     ) {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
-        if !listening.is_member(worker) {
+        if !listening.is_member(worker) || listening.is_for_datagrams() {
             return;
         }
         self.failures.extend(error.map(|error| (listening.address().clone(), error)));

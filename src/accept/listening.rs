@@ -222,6 +222,10 @@ impl Listening {
         self.members.iter().any(|member| member.worker == worker)
     }
 
+    pub(super) fn is_for_datagrams(&self) -> bool {
+        self.options.datagram
+    }
+
     /// Whether no worker listens here.
     pub(super) fn is_deserted(&self) -> bool {
         self.members.is_empty()
@@ -345,7 +349,7 @@ impl Listening {
     /// Who is to look whether a connection waits, after a worker that may have been woken for it left it there.
     pub(super) fn lookers(&self) -> Vec<WorkerId> {
         match &self.entrance {
-            Entrance::Kernel { socket } if socket.may_have_waiting() => {
+            Entrance::Kernel { socket } if !self.options.datagram && socket.may_have_waiting() => {
                 let free = self.members.iter().filter(|member| member.room != Some(0));
                 free.map(|member| member.worker).collect()
             }

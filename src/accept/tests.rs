@@ -98,7 +98,11 @@ fn on_loop(test: impl AsyncFnOnce()) {
 /// Offers what the workers have room for, and says whom.
 async fn deal(dispatcher: &mut Dispatcher, open: u64) -> (Vec<WorkerId>, Vec<Offer>) {
     let mut dealt = Vec::new();
-    poll_fn(|cx| Poll::Ready(dispatcher.poll(cx, &|_| open, &mut dealt))).await;
+    let poll = poll_fn(|cx| {
+        dispatcher.poll(cx, &|_| open, &mut dealt);
+        Poll::Ready(())
+    });
+    poll.await;
     dealt.into_iter().unzip()
 }
 
@@ -171,4 +175,39 @@ fn what_a_worker_says_of_its_load_is_any_number() {
         assert_eq!(deal(&mut dispatcher, u64::MAX).await.0.len(), 3);
         assert!(deal(&mut dispatcher, u64::MAX).await.0.is_empty());
     });
+}
+
+#[test]
+fn however_often_a_worker_leaves_the_line_the_others_look_once() {
+    let mut dispatcher = dispatcher(Scheduling::Shared, false);
+    let address = name("line", 0);
+    let listener = listen(&mut dispatcher, FIRST, &address);
+    listen(&mut dispatcher, SECOND, &address);
+    // Of a Unix socket nobody knows whether anything waits.
+    for _ in 0..100 {
+        dispatcher.left(FIRST, listener, None);
+    }
+    assert!(dispatcher.take_looks().into_iter().eq([(SECOND, listener)]));
+    dispatcher.left(FIRST, listener, None);
+    assert_eq!(dispatcher.take_looks().len(), 1, "a new reason");
+    dispatcher.set_room(SECOND, listener, Some(0));
+    dispatcher.left(FIRST, listener, None);
+    assert!(dispatcher.take_looks().is_empty(), "it is full");
+}
+
+#[test]
+fn nobody_leaves_a_line_for_datagrams() {
+    let mut dispatcher = dispatcher(Scheduling::Shared, false);
+    let options = SocketOptions { datagram: true, ..UdpOptions::default().socket };
+    let mut bind = |worker| {
+        let address = "udp:127.0.0.1:0".parse().unwrap();
+        let grant = dispatcher.listen(worker, Wanted { address, options, data: None }).unwrap();
+        grant.listener
+    };
+    let listener = bind(FIRST);
+    assert_eq!(bind(SECOND), listener);
+    dispatcher.left(FIRST, listener, Some(std::io::ErrorKind::Other.into()));
+    assert!(dispatcher.take_failures().is_empty());
+    dispatcher.withdraw(FIRST, Some(listener));
+    assert!(dispatcher.take_looks().is_empty());
 }

@@ -19,7 +19,7 @@ use crate::{
     event_loop::{self, sleep_until},
     events::Event,
     handle::WorkerHandle,
-    id::WorkerId,
+    id::{ListenerId, WorkerId},
     message,
     status::Past,
     supervise::{Ending, Happening, Sight},
@@ -150,6 +150,13 @@ impl Primary {
             self.sink.emit(Event::Error { worker: None, error });
         }
         for (worker, listener) in self.dispatcher.take_looks() {
+            self.ask_to_look(worker, listener);
+        }
+    }
+
+    fn ask_to_look(&mut self, worker: WorkerId, listener: ListenerId) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        if entry.looks.is_due(listener, || entry.handle.line().track()) {
             self.ask(worker, Command::Look { listener });
         }
     }

@@ -8,7 +8,7 @@ use loom::{
     thread,
 };
 
-const LOOPS: usize = 2;
+const LOOPS: usize = 3;
 
 struct Kernel {
     state: Mutex<State>,
@@ -24,6 +24,8 @@ struct State {
     /// Events for each loop.
     events: [bool; LOOPS],
     asleep: [bool; LOOPS],
+    /// Requests to look that the primary has not sent.
+    unsent: [bool; LOOPS],
 }
 
 impl Kernel {
@@ -75,8 +77,17 @@ impl Kernel {
         state.events[id] = false;
     }
 
-    /// The primary asks a loop to look.
+    /// The primary asks a loop to look. A request that it has not sent stands for this one, too.
     fn ask_to_look(&self, id: usize) {
+        let already = std::mem::replace(&mut self.state.lock().unwrap().unsent[id], true);
+        if !already {
+            self.send(id);
+        }
+    }
+
+    /// What was asked leaves, and then arrives.
+    fn send(&self, id: usize) {
+        self.state.lock().unwrap().unsent[id] = false;
         let mut state = self.state.lock().unwrap();
         state.events[id] = true;
         if std::mem::take(&mut state.asleep[id]) {
@@ -143,6 +154,34 @@ fn loom_who_gives_up_leaves_no_connection_behind() {
         });
         kernel.connect();
         gives_up.join().unwrap();
+        taker.join().unwrap();
+    });
+}
+
+/// The two that sleep are woken and give up, one after its own connection came: the third may be sent one request for both.
+#[test]
+fn loom_who_is_asked_once_for_two_takes_both() {
+    model(|| {
+        let kernel = Arc::new(Kernel::new());
+        for id in [0, 1] {
+            kernel.join_line(id);
+            kernel.state.lock().unwrap().asleep[id] = true;
+        }
+        let taker = thread::spawn({
+            let kernel = kernel.clone();
+            move || (0..2).for_each(|_| take_one(&kernel, 2))
+        });
+        let give_up = [0, 1].map(|id| {
+            let kernel = kernel.clone();
+            thread::spawn(move || {
+                kernel.connect();
+                kernel.leave_line(id);
+                if kernel.state.lock().unwrap().backlog > 0 {
+                    kernel.ask_to_look(2);
+                }
+            })
+        });
+        give_up.into_iter().for_each(|each| each.join().unwrap());
         taker.join().unwrap();
     });
 }
