@@ -142,7 +142,8 @@ impl Builder {
     /// Whether an address stays open when the last worker that listens on it has gone: clients wait
     /// for the next worker instead of being refused, so a single worker can be replaced unnoticed.
     /// Default false, as in Node. [`run`](Self::run) always does. The address is closed when the
-    /// cluster ends or all workers are [disconnected](crate::Cluster::disconnect).
+    /// cluster ends or all workers are [disconnected](crate::Cluster::disconnect); of addresses without a
+    /// worker at most 256 stay open, and one that a worker closed by itself goes first.
     pub fn keep_listening(mut self, keep: bool) -> Self {
         self.settings.keep_listening = keep;
         self
