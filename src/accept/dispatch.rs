@@ -376,9 +376,11 @@ impl Dispatcher {
         dealt: &mut Vec<(WorkerId, Offer)>,
     ) {
         let (most, next, counts) = (self.rules.window, &mut self.next_connection, &mut self.counts);
-        let owed = self.owed.iter().map(|(worker, owed)| (*worker, owed.values().sum()));
-        let owed: HashMap<_, usize> = owed.collect();
-        let window = |worker| most.saturating_sub(owed.get(&worker).copied().unwrap_or(0));
+        let owed = &self.owed;
+        let window = |worker| {
+            let owed = owed.get(&worker).map_or(0, |owed| owed.values().sum());
+            most.saturating_sub(owed)
+        };
         let mut broken = Vec::new();
         for (id, listening) in &mut self.listeners {
             let mut number = || {

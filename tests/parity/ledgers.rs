@@ -224,11 +224,9 @@ fn recyclings(scene: &Scene) {
     let builder = scene.builder().health(health).recycle(recycle).rollout(rollout);
     let (cluster, address) = served(builder, 3);
     let books = under_load(&address, |_| {
-        let mut recycled = 0;
-        until(&cluster, "50 recyclings", |event| {
-            recycled += u64::from(event.name() == "exit");
-            recycled == RECYCLINGS
-        });
+        for number in 1..=RECYCLINGS {
+            until(&cluster, &format!("recycling {number}"), |event| event.name() == "exit");
+        }
     });
     assert_nothing_lost(&books);
     let report = cluster.shutdown().unwrap();

@@ -97,6 +97,7 @@ fn look_for_invitation() -> Option<Invited> {
 
 /// The marker in this variable and the channel it names, if both were made for this process by its parent, which
 /// speaks the same version of the protocol. The variable is removed.
+#[cfg(feature = "compare")]
 pub(crate) fn claim(variable: &str) -> Option<(Marker, OwnedFd)> {
     let (marker, channel) = claim_of_any_version(variable)?;
     if let Err(error) = check_version(marker.version) {
