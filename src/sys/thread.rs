@@ -170,7 +170,13 @@ mod tests {
         .join()
         .unwrap();
         assert!(process >= Duration::from_millis(5), "{process:?}");
-        assert_eq!(thread.read(), None);
+        // A thread can be joined once its memory is let go, and loses its clock shortly after.
+        let own = own_clock().unwrap();
+        let give_up = own.read().unwrap() + Duration::from_secs(10);
+        while thread.read().is_some() {
+            assert!(own.read().unwrap() < give_up, "the clock of a thread that has ended runs on");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
