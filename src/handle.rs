@@ -172,8 +172,7 @@ impl WorkerHandle {
     /// Whether the worker was asked to leave, or is leaving by itself, and has not left yet.
     #[must_use]
     pub fn is_disconnecting(&self) -> bool {
-        let asked = self.exited_after_disconnect() == Some(true);
-        self.is_connected() && (asked || self.state() == State::Draining)
+        self.is_connected() && (self.was_asked_to_leave() || self.state() == State::Draining)
     }
 
     /// How the worker ended, once it has: what its `exit` event says (Node: `worker.process.exitCode`
@@ -380,6 +379,11 @@ impl WorkerHandle {
     pub(crate) fn step(&self, step: Step) {
         let mut life = self.record.life.lock();
         *life = life.after(step);
+    }
+
+    /// Whether the program asked the worker to leave, or the worker did.
+    pub(crate) fn was_asked_to_leave(&self) -> bool {
+        self.exited_after_disconnect() == Some(true)
     }
 
     pub(crate) fn leaves_voluntarily(&self) {

@@ -5,7 +5,7 @@ use std::{future::poll_fn, net::TcpStream, os::unix::net::UnixStream, sync::Arc,
 use super::{dispatch::DESERTED, *};
 use crate::{
     config::Scheduling,
-    event_loop::EventLoop,
+    event_loop::on_loop,
     id::{Slot, WorkerId},
 };
 
@@ -26,11 +26,15 @@ fn name(test: &str, number: usize) -> String {
 }
 
 fn listen(dispatcher: &mut Dispatcher, worker: WorkerId, address: &str) -> ListenerId {
-    let options = ListenOptions::default().socket;
-    let address = Address::Unix(address.into());
-    let grant = dispatcher.listen(worker, Wanted { address, options, data: None }).unwrap();
-    dispatcher.ready(worker, grant.listener).unwrap();
-    grant.listener
+    ask(dispatcher, worker, Address::Unix(address.into())).0
+}
+
+/// A worker listens; where, if it asked for any port.
+fn ask(dispatcher: &mut Dispatcher, worker: WorkerId, address: Address) -> (ListenerId, Address) {
+    let wanted = Wanted { address, options: ListenOptions::default().socket, data: None };
+    let Grant { listener, address, .. } = dispatcher.listen(worker, wanted).unwrap();
+    dispatcher.ready(worker, listener).unwrap();
+    (listener, address)
 }
 
 /// Whether clients can connect.
@@ -91,10 +95,6 @@ fn without_a_worker_nothing_is_kept_unless_it_is_to_be() {
     assert!(!is_open(&address));
 }
 
-fn on_loop(test: impl AsyncFnOnce()) {
-    EventLoop::new().unwrap().block_on(test()).unwrap();
-}
-
 /// Offers what the workers have room for, and says whom.
 async fn deal(dispatcher: &mut Dispatcher, open: u64) -> (Vec<WorkerId>, Vec<Offer>) {
     let mut dealt = Vec::new();
@@ -113,10 +113,7 @@ fn serve(
     address: &Address,
     clients: usize,
 ) -> (ListenerId, Address, Vec<TcpStream>) {
-    let options = ListenOptions::default().socket;
-    let wanted = Wanted { address: address.clone(), options, data: None };
-    let Grant { listener, address, .. } = dispatcher.listen(worker, wanted).unwrap();
-    dispatcher.ready(worker, listener).unwrap();
+    let (listener, address) = ask(dispatcher, worker, address.clone());
     let connect = |_| TcpStream::connect(address.tcp().unwrap()).unwrap();
     let clients = (0..clients).map(connect).collect();
     (listener, address, clients)

@@ -11,8 +11,8 @@ use std::{
 use super::{Fault, Outlet, outlet::Written};
 use crate::event_loop::{Sleep, Source, sleep};
 
-/// How long to wait when the kernel has no room for what nothing will announce.
-const RETRY: Duration = Duration::from_millis(10);
+/// How long to wait when the kernel is short of something and will not say when that is over.
+pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
 /// Flushes one outlet, from the event loop it was made on.
 pub(super) struct Flusher {

@@ -25,6 +25,7 @@ mod receipt;
 use std::io;
 
 pub(crate) use end::Channel;
+pub(crate) use flusher::RETRY;
 pub(crate) use inbox::{Inbox, Incoming};
 pub use load::Flow;
 pub(crate) use load::{Credit, Load, Pressure, check_room};

@@ -88,8 +88,7 @@ impl Outlet {
         let mut state = self.state.lock();
         let idle = state.outbox.is_empty();
         if idle {
-            state.closed = true;
-            state.end = None;
+            drop(state.close());
         }
         idle
     }

@@ -269,6 +269,13 @@ impl std::fmt::Debug for EventLoop {
     }
 }
 
+/// Runs a test on a fresh loop.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn on_loop(test: impl AsyncFnOnce()) {
+    EventLoop::new().unwrap().block_on(test()).unwrap();
+}
+
 /// The time of the current turn: read once after each look at the kernel, so it costs no system call.
 ///
 /// It lags behind the clock by as long as the tasks of this turn have run.

@@ -137,7 +137,7 @@ impl Primary {
         let stats = self.backend.stats().clone();
         self.dispatcher.poll(cx, &|slot| stats.open(slot), &mut dealt);
         for (worker, offer) in dealt.drain(..) {
-            if self.is_asked_to_leave(worker) {
+            if self.was_asked_to_leave(worker) {
                 self.dispatcher.returned(worker, offer);
             } else {
                 self.ask(worker, Command::Offer(offer));
@@ -161,10 +161,9 @@ impl Primary {
         }
     }
 
-    /// Whether the program has asked, which this thread may not have read yet.
-    fn is_asked_to_leave(&self, worker: WorkerId) -> bool {
-        let entry = self.workers.get(&worker);
-        entry.is_some_and(|entry| entry.handle.exited_after_disconnect() == Some(true))
+    /// Also when this thread has not read the request yet.
+    fn was_asked_to_leave(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|entry| entry.handle.was_asked_to_leave())
     }
 
     /// Looks at every worker, from outside.

@@ -56,7 +56,7 @@ impl Entry {
 
     /// What its end means to the supervisor.
     pub(super) fn ending(&self, status: ExitStatus) -> Ending {
-        let asked = self.handle.exited_after_disconnect() == Some(true);
+        let asked = self.handle.was_asked_to_leave();
         match (&self.finished, status) {
             (Some(Some(cause)), ExitStatus::Code(ExitStatus::PANIC)) => {
                 Ending::Crashed(cause.clone())

@@ -90,7 +90,7 @@ fn remark(event: &Event) -> Option<String> {
             format!("mode={mode} workers={workers} scheduling={scheduling}")
         }
         Event::Listening { address, .. } => address.to_string(),
-        Event::Exit { worker, status } if worker.exited_after_disconnect() == Some(true) => {
+        Event::Exit { worker, status } if worker.was_asked_to_leave() => {
             format!("{status}, as asked")
         }
         Event::Exit { status, .. } => status.to_string(),

@@ -112,15 +112,14 @@ pub(crate) fn receive_packet(
         // SAFETY: `header` names live buffers with their lengths: an `IoSliceMut` has the layout of an `iovec`, and
         // `space` is aligned as control messages must be.
         let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
-        match usize::try_from(received) {
-            Ok(length) => break length,
-            Err(_) => match io::Error::last_os_error() {
-                // A peer that closes with packets unread leaves a reset, reported once and ahead of what the
-                // peer has sent. That must not be lost: it is received by the next call, then comes the end.
-                error if error.kind() == io::ErrorKind::ConnectionReset => {}
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
+        if let Ok(length) = usize::try_from(received) {
+            break length;
+        }
+        let error = io::Error::last_os_error();
+        // A peer that closes with packets unread leaves a reset, reported once and ahead of what the
+        // peer has sent. That must not be lost: it is received by the next call, then comes the end.
+        if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+            return Err(error);
         }
     };
     // SAFETY: the kernel has just filled `header` and what it names.

@@ -28,6 +28,7 @@ pub(super) struct Desk {
     listener: Option<ListenerId>,
     address: Address,
     offers: RefCell<VecDeque<Offer>>,
+    /// Who waits: for a connection, and once the listener is closed, for the end of the last.
     waker: RefCell<Option<Waker>>,
     withdrawn: Cell<bool>,
     closed: Cell<bool>,
@@ -37,8 +38,6 @@ pub(super) struct Desk {
     limit: Limit,
     /// Open connections.
     open: Cell<usize>,
-    /// Who waits until none is open.
-    closing: RefCell<Option<Waker>>,
     /// The room that the primary knows of.
     told: Cell<Option<u32>>,
 }
@@ -66,7 +65,6 @@ impl Desk {
             look: Cell::new(false),
             limit,
             open: Cell::new(0),
-            closing: RefCell::default(),
             told: Cell::new(None),
         }
     }
@@ -167,7 +165,7 @@ impl Desk {
         if self.open.get() == 0 {
             return Poll::Ready(());
         }
-        *self.closing.borrow_mut() = Some(cx.waker().clone());
+        self.park(cx.waker());
         Poll::Pending
     }
 
@@ -177,9 +175,8 @@ impl Desk {
 
     fn one_ended(&self) {
         self.open.set(self.open.get().saturating_sub(1));
-        if self.open.get() == 0 {
-            let closing = self.closing.take();
-            closing.into_iter().for_each(Waker::wake);
+        if self.is_limited() || self.closed.get() && self.open.get() == 0 {
+            self.wake();
         }
     }
 
@@ -290,7 +287,6 @@ impl Count for DeskMeter {
         self.desk.one_ended();
         if self.desk.is_limited() {
             self.state.room_changed(&self.desk);
-            self.desk.wake();
         }
     }
 

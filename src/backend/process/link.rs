@@ -316,7 +316,7 @@ impl Link {
     }
 
     /// What has not left cannot have been taken: whoever says so would have more and more sent to it.
-    fn took(&mut self, Load { messages, bytes }: Load) -> Result<(), Breach> {
+    fn took(&self, Load { messages, bytes }: Load) -> Result<(), Breach> {
         let Some(channel) = &self.channel else { return Ok(()) };
         self.line.pressure().subtract(messages, bytes);
         // In this order: another thread counts a message before it puts it into the outbox.

@@ -19,7 +19,7 @@ use crate::{
     backend::{Stream, cores::Cores},
     config::Address,
     error::Error,
-    event_loop::{EventLoop, timeout},
+    event_loop::{on_loop, timeout},
     id::{ConnectionId, ListenerId, Slot},
     message::Message,
     message::Packing,
@@ -34,10 +34,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 const WORKER: WorkerId = WorkerId::new(7);
 const PACKING: Packing =
     Packing { memory: Memory::Separate, codec: Codec::MessagePack, max_bytes: 16 << 20 };
-
-fn on_loop(f: impl AsyncFnOnce()) {
-    EventLoop::new().unwrap().block_on(f()).unwrap();
-}
 
 fn spec() -> WorkerSpec {
     let line = Line::new(PACKING);

@@ -20,7 +20,7 @@ use rustix::{
 
 use super::{Message, Packing};
 use crate::{
-    channel::{Fault, Inbox, Incoming, Load, Outlet},
+    channel::{Fault, Inbox, Incoming, Load, Outlet, RETRY},
     clock,
     error::{Context as _, Error, ErrorKind, Result},
     event_loop::{Source, sleep},
@@ -30,9 +30,6 @@ use crate::{
 
 /// Packets of one message received before a blocked thread looks at its deadline.
 const PACKETS: usize = 1024;
-
-/// How long to wait when the kernel is short of what it takes to be told of a message.
-const RETRY: Duration = Duration::from_millis(10);
 
 pub(super) struct Coded {
     end: Arc<OwnedFd>,
