@@ -29,6 +29,8 @@ fn a_run_leaves_results_a_chart_and_a_section() {
     assert_eq!(records.len(), CELLS);
     for record in &records {
         assert_eq!((&record["run"]["quick"], &record["round"]), (&Value::Bool(true), &0.into()));
+        let stolen = record["stolen"].as_f64().unwrap();
+        assert!((0.0..1.0).contains(&stolen), "{stolen} of all time");
         let columns = record["value"].as_array().unwrap();
         for column in columns {
             let workers = column["workers"].as_array().unwrap().iter();
@@ -37,7 +39,14 @@ fn a_run_leaves_results_a_chart_and_a_section() {
         }
     }
     let report = fs::read_to_string(place.folder.join("REPORT.md")).unwrap();
-    for wanted in ["## E6. ", "| thread/least-connections |", "](e6-balance.svg)", "## Threats"] {
+    let all = [
+        "## E6. ",
+        "machine's host gave",
+        "| thread/least-connections |",
+        "](e6-balance.svg)",
+        "## Threats",
+    ];
+    for wanted in all {
         assert!(report.contains(wanted), "no {wanted:?} in {report}");
     }
     let chart = fs::read_to_string(place.folder.join("e6-balance.svg")).unwrap();

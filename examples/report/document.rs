@@ -164,6 +164,9 @@ fn section(part: &Part<'_>, link: &str) -> String {
     let _ =
         writeln!(text, "```sh\ncargo run --release --example report -- --only {id}{quick}\n```");
     let _ = writeln!(text, "\n{}, commit `{}`.", results.extent(), run.commit);
+    if let Some(disturbance) = results.disturbance() {
+        let _ = writeln!(text, "{disturbance}");
+    }
     for table in &section.tables {
         let _ = write!(text, "\n{}", table.markdown());
     }

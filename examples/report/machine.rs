@@ -46,6 +46,34 @@ impl Machine {
     }
 }
 
+/// The time of all cores since the machine started, in ticks (`cpu` in proc_stat(5)).
+#[derive(Clone, Copy)]
+pub(crate) struct CoreTime {
+    all: u64,
+    /// What a virtual machine's host gave to others while there was something to do here.
+    stolen: u64,
+}
+
+impl CoreTime {
+    /// `None` where the kernel does not say.
+    pub(crate) fn now() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// The last of the eight is what was stolen; guests' time, behind them, is counted among the others already.
+    fn parse(text: &str) -> Option<Self> {
+        let ticks = text.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().take(8);
+        let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>().ok()?;
+        (ticks.len() == 8).then(|| Self { all: ticks.iter().sum(), stolen: ticks[7] })
+    }
+
+    /// Which part of the time since then was stolen; `None` of no time.
+    pub(crate) fn stolen_since(self, before: Self) -> Option<f64> {
+        let all = self.all.checked_sub(before.all).filter(|all| *all > 0)?;
+        Some(self.stolen.saturating_sub(before.stolen) as f64 / all as f64)
+    }
+}
+
 /// Raises the limit of open files as far as it may go, for this program and all that it starts.
 pub(crate) fn raise_open_files() -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;

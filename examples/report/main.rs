@@ -62,10 +62,11 @@ use clap::Parser;
 
 use bimodal::Mode;
 use experiment::{Bench, Experiment};
+use machine::CoreTime;
 use plan::Plan;
 use programs::Programs;
 use progress::Progress;
-use results::Store;
+use results::{Outcome, Store};
 
 /// What goes wrong here is told to a person, so a text is enough.
 pub(crate) type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -167,8 +168,11 @@ fn measure(
     let mut progress = Progress::new(cells.iter().map(|(_, _, cell)| cell.expected));
     for (experiment, id, cell) in cells {
         progress.begin(id.0, &cell);
-        match experiment.run(&cell, &bench) {
-            Ok(value) => store.append(id, &run, &cell, value)?,
+        let before = CoreTime::now();
+        let result = experiment.run(&cell, &bench);
+        let stolen = CoreTime::now().zip(before).and_then(|(now, before)| now.stolen_since(before));
+        match result {
+            Ok(value) => store.append(id, &run, &cell, Outcome { value, stolen })?,
             Err(error) => {
                 let error = format!("{} {cell}: {error}", id.0);
                 progress.say(&error);

@@ -79,7 +79,17 @@ struct Record {
     /// How many cells the experiment has in all, in both modes.
     of: usize,
     run: Run,
+    /// Which part of all cores' time the machine's host took meanwhile, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stolen: Option<f64>,
     value: Value,
+}
+
+/// What came of a cell.
+pub(crate) struct Outcome {
+    pub(crate) value: Value,
+    /// Which part of all cores' time the machine's host took meanwhile, if it is known.
+    pub(crate) stolen: Option<f64>,
 }
 
 /// All results of one place.
@@ -121,7 +131,7 @@ impl Store {
         (id, of): (&str, usize),
         run: &Run,
         cell: &Cell,
-        value: Value,
+        Outcome { value, stolen }: Outcome,
     ) -> Result<()> {
         let record = Record {
             arm: cell.arm.clone(),
@@ -129,6 +139,7 @@ impl Store {
             at: clock::seconds(),
             of,
             run: run.clone(),
+            stolen,
             value,
         };
         let mut line = serde_json::to_vec(&record)?;
@@ -142,9 +153,10 @@ impl Store {
     pub(crate) fn latest(&self, id: &str) -> Option<Results> {
         let records = self.records.get(id)?;
         let (run, of) = (records.last()?.run.clone(), records.last()?.of);
-        let alike = records.iter().filter(|record| record.run.is_alike(&run));
-        let cells = alike.map(|record| (record.arm.clone(), record.value.clone())).collect();
-        Some(Results { run, of, cells })
+        let alike = || records.iter().filter(|record| record.run.is_alike(&run));
+        let cells = alike().map(|record| (record.arm.clone(), record.value.clone())).collect();
+        let stolen = alike().filter_map(|record| record.stolen).collect();
+        Some(Results { run, of, cells, stolen })
     }
 }
 
@@ -173,6 +185,9 @@ fn read(path: &Path) -> Result<Vec<Record>> {
     lines.enumerate().map(parse).collect()
 }
 
+/// From where on times say more about the neighbours than about what was measured.
+const DISTURBED: f64 = 0.02;
+
 /// What one experiment has to write its section from.
 pub(crate) struct Results {
     pub(crate) run: Run,
@@ -180,6 +195,8 @@ pub(crate) struct Results {
     of: usize,
     /// Arm and value, in the order in which they were measured.
     cells: Vec<(String, Value)>,
+    /// Of each cell of which it is known.
+    stolen: Vec<f64>,
 }
 
 impl Results {
@@ -194,6 +211,19 @@ impl Results {
             true => format!("{} cells", self.of),
             false => format!("**Incomplete**: {} of {} cells", self.cells.len(), self.of),
         }
+    }
+
+    /// How much the machine's host took from the cells, for people, if it is known.
+    pub(crate) fn disturbance(&self) -> Option<String> {
+        let worst = self.stolen.iter().copied().reduce(f64::max)?;
+        let mean = self.stolen.iter().sum::<f64>() / self.stolen.len() as f64;
+        let taken = format!("{:.1} % of the cores' time", mean * 100.0);
+        let worst = match self.stolen.len() {
+            1 => String::new(),
+            _ => format!(", {:.1} % in the worst cell", worst * 100.0),
+        };
+        let doubt = if mean > DISTURBED { "**Doubt:** the" } else { "The" };
+        Some(format!("{doubt} machine's host gave {taken} to others meanwhile{worst}."))
     }
 
     /// The arms that have results, in the order of their first.
