@@ -2,11 +2,7 @@
 //!
 //! Everything that decides by time takes an [`Instant`] as an argument, so it can be simulated.
 
-use std::time::{Duration, Instant};
-
-/// How long a thread that waits for a message looks again before it sleeps: an answer that comes meanwhile
-/// costs no wake-up.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_micros(20);
+use std::time::Instant;
 
 /// The current time of the monotonic clock.
 #[inline]

@@ -66,6 +66,7 @@ pub mod load;
 mod message;
 mod observers;
 mod outside;
+mod patience;
 pub mod pool;
 mod primary;
 mod schedule;

@@ -116,7 +116,18 @@ impl Credit {
 
     /// A message of this many bytes was taken; gives what the sender has to be told now, if anything.
     pub(crate) fn take(&mut self, bytes: usize) -> Option<Load> {
+        self.add(bytes);
+        self.due()
+    }
+
+    /// A message of this many bytes was taken. Whether there is something that the sender has to be told.
+    pub(crate) fn add(&mut self, bytes: usize) -> bool {
         self.taken.add(Load { messages: 1, bytes });
+        self.taken.reaches(Self::DUE)
+    }
+
+    /// What the sender has to be told now, if anything.
+    pub(crate) fn due(&mut self) -> Option<Load> {
         self.taken.reaches(Self::DUE).then(|| std::mem::take(&mut self.taken))
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     event::{ExitStatus, State},
     handle::WorkerHandle,
     message::Message,
+    patience::Patience,
     status_socket::Feed,
     supervise::Decision,
 };
@@ -167,7 +168,10 @@ pub(crate) fn queue(bound: usize, endless: bool) -> (EventSink, EventStream) {
         missed: AtomicU64::new(0),
         live: AtomicUsize::new(0),
     });
-    (EventSink { shared: shared.clone(), feed: None }, EventStream { shared, endless })
+    (
+        EventSink { shared: shared.clone(), feed: None },
+        EventStream { shared, endless, patience: Patience::default() },
+    )
 }
 
 #[derive(Debug)]
@@ -244,6 +248,7 @@ impl Drop for EventSink {
 pub(crate) struct EventStream {
     shared: Arc<Shared>,
     endless: bool,
+    patience: Patience,
 }
 
 impl EventStream {
@@ -282,19 +287,7 @@ impl EventStream {
         if is_over() {
             return None;
         }
-        self.look_again(deadline).or_else(|| self.sleep(deadline, is_over))
-    }
-
-    fn look_again(&self, deadline: Option<Instant>) -> Option<Event> {
-        let end = clock::now() + clock::LOOK_AGAIN;
-        let end = deadline.map_or(end, |deadline| deadline.min(end));
-        while clock::now() < end {
-            std::thread::yield_now();
-            if let Some(event) = self.at_hand() {
-                return Some(event);
-            }
-        }
-        None
+        self.patience.wait(deadline, || self.at_hand(), || self.sleep(deadline, is_over))
     }
 
     fn sleep(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) -> Option<Event> {

@@ -47,7 +47,7 @@ mod watch;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::{fmt, ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use self::cell::{Cell, Job as _};
 use self::core::{Core, Entry, Submitted};
@@ -57,6 +57,10 @@ use crate::{
     error::{Error, ErrorKind},
     sys::thread::Cores,
 };
+
+/// How long a thread that waits for a task, or for what comes of one, looks again before it sleeps: what comes meanwhile
+/// costs no wake-up.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
 
 pub use self::cell::Token;
 pub use self::lanes::Lane;

@@ -143,7 +143,7 @@ impl<T> fmt::Debug for Task<T> {
 /// Polls until it is ready, or the deadline; this thread sleeps meanwhile.
 fn block<T>(deadline: Option<Instant>, poll: impl Fn(&Waker) -> Poll<T>) -> Option<T> {
     let waker = Waker::from(Arc::new(Sleeper(thread::current())));
-    let looks_until = clock::now() + clock::LOOK_AGAIN;
+    let looks_until = clock::now() + super::LOOK_AGAIN;
     loop {
         if let Poll::Ready(ready) = poll(&waker) {
             return Some(ready);

@@ -130,7 +130,7 @@ impl Core {
 
     /// Looks for a call for a moment; without one the thread counts as one that sleeps.
     fn look(&self) -> Option<Call> {
-        let end = clock::now() + clock::LOOK_AGAIN;
+        let end = clock::now() + super::LOOK_AGAIN;
         while clock::now() < end {
             if let Ok(call) = self.near.called.try_recv() {
                 return Some(call);

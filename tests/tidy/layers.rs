@@ -27,7 +27,8 @@ const LAYERS: [Layer; 8] = [
     Layer { modules: &["sys", "docs", "guide"], below: &[], peers: Peers::None },
     Layer {
         modules: &[
-            "error", "address", "config", "event", "id", "clock", "signal", "workers", "dice",
+            "error", "address", "config", "event", "id", "clock", "patience", "signal", "workers",
+            "dice",
         ],
         below: &[],
         peers: Peers::All,

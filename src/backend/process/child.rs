@@ -358,10 +358,23 @@ impl ProcessLink {
             .borrow_mut()
             .push(frame, Vec::new())
             .context(ErrorKind::TooLarge, || format!("a {name} frame cannot be sent"))?;
+        self.wake_root();
+        Ok(())
+    }
+
+    fn wake_root(&self) {
         if let Some(root) = &*self.root.borrow() {
             root.wake_by_ref();
         }
-        Ok(())
+    }
+
+    /// What was taken is told behind the answers to it, for which somebody may be waiting.
+    fn push_credit(&self) {
+        let Some(Load { messages, bytes }) = self.credit.borrow_mut().due() else { return };
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        let taken = Frame::Taken { messages, bytes: bytes as u64 };
+        // A frame of fixed size is within every limit.
+        let _ = self.channel.borrow_mut().push(taken, Vec::new());
     }
 
     /// The primary is gone, or as good as gone. Said once.
@@ -478,6 +491,7 @@ impl Link for ProcessLink {
         if self.gone.get() {
             return Poll::Pending;
         }
+        self.push_credit();
         let flushed = self.channel.borrow_mut().poll_flush(cx);
         if let Poll::Ready(Err(fault)) = flushed {
             return Poll::Ready(self.fail(&fault));
@@ -507,10 +521,9 @@ impl Link for ProcessLink {
     }
 
     fn taken(&self, bytes: usize) {
-        let Some(Load { messages, bytes }) = self.credit.borrow_mut().take(bytes) else { return };
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        // The frame is fixed in size: it always can be queued.
-        let _ = self.queue(Frame::Taken { messages, bytes: bytes as u64 });
+        if self.credit.borrow_mut().add(bytes) {
+            self.wake_root();
+        }
     }
 
     fn load(&self) -> Load {

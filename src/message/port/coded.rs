@@ -25,6 +25,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event_loop::{Source, sleep},
     message::{post, receive},
+    patience::Patience,
     sys::channel::seqpacket_pair,
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Coded {
     /// Nothing can come any more.
     ended: Cell<bool>,
     packing: Packing,
+    patience: Patience,
 }
 
 impl Coded {
@@ -58,6 +60,7 @@ impl Coded {
             arrived: RefCell::default(),
             ended: Cell::new(false),
             packing,
+            patience: Patience::default(),
         }
     }
 
@@ -171,21 +174,23 @@ impl Coded {
     }
 
     pub(super) fn wait_next(&self, deadline: Option<Instant>) -> Option<Message> {
-        let sleepless = clock::now() + clock::LOOK_AGAIN;
-        loop {
+        let wait =
+            || self.patience.wait(deadline, || self.try_next(), || self.sleep_until_next(deadline));
+        self.try_next().or_else(wait)
+    }
+
+    fn sleep_until_next(&self, deadline: Option<Instant>) -> Option<Message> {
+        while !self.ended.get() {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            self.wait(left);
             if let Some(message) = self.try_next() {
                 return Some(message);
             }
-            let now = clock::now();
-            if self.ended.get() || deadline.is_some_and(|deadline| deadline <= now) {
-                return None;
-            }
-            if now < sleepless {
-                std::thread::yield_now();
-            } else {
-                self.wait(deadline.map(|deadline| deadline.duration_since(now)));
-            }
         }
+        None
     }
 
     /// Blocks until something can be received, or for this long.

@@ -14,6 +14,7 @@ use crate::{
     channel::{Load, Pressure},
     error::{Error, ErrorKind},
     event_loop::{Mailbox, Postbox, mailbox},
+    patience::Patience,
 };
 
 pub(super) struct Moving {
@@ -23,6 +24,7 @@ pub(super) struct Moving {
     sent: Arc<Pressure>,
     /// What this end has not taken.
     waiting: Arc<Pressure>,
+    patience: Patience,
     /// This end is closed.
     gone: Arc<AtomicBool>,
     /// The other one is.
@@ -40,6 +42,7 @@ impl Moving {
             inbox,
             sent: pressures[at].clone(),
             waiting: pressures[1 - at].clone(),
+            patience: Patience::default(),
             gone: flags[at].clone(),
             other_gone: flags[1 - at].clone(),
         };
@@ -77,7 +80,9 @@ impl Moving {
     }
 
     pub(super) fn wait_next(&self, deadline: Option<Instant>) -> Option<Message> {
-        self.inbox.wait_next(deadline).inspect(|message| self.took(message))
+        let at_hand = || self.inbox.try_next();
+        let wait = || self.patience.wait(deadline, at_hand, || self.inbox.wait_next(deadline));
+        at_hand().or_else(wait).inspect(|message| self.took(message))
     }
 
     pub(super) fn is_closed(&self) -> bool {
