@@ -3,8 +3,12 @@
 //! On the primary's loop, which also gives the sign of life that the manager's watchdog waits for: a
 //! primary that is stuck is noticed. Nothing is waited for, and nothing that goes wrong here stops the
 //! cluster. Without the feature `systemd`, or without a manager, every call does nothing.
+//!
+//! A manager that is behind has no room for more (`net.unix.max_dgram_qlen`, by default 10 datagrams). What it has to
+//! know is kept then, the latest of each kind, and told as soon as it can be.
 
 use std::{
+    collections::VecDeque,
     ffi::{OsStr, OsString},
     io,
     os::{
@@ -51,6 +55,8 @@ pub(crate) struct Notifier {
     ready: bool,
     /// What was said last.
     status: String,
+    /// Another process speaks.
+    handed_over: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,8 @@ struct Manager {
     address: SocketAddr,
     /// As the environment had it.
     text: OsString,
+    /// What it had no room for, one of a kind.
+    untold: VecDeque<String>,
     /// It was logged that the manager cannot be told.
     failing: bool,
 }
@@ -120,7 +128,20 @@ impl Notifier {
     /// That process is the service now: it speaks from here on.
     pub(crate) fn hand_over(&mut self, pid: u32) {
         self.tell(&format!("READY=1\nMAINPID={pid}"));
-        *self = Self::default();
+        self.handed_over = true;
+        self.watchdog = None;
+    }
+
+    /// Whether there was no room for something.
+    pub(crate) fn has_untold(&self) -> bool {
+        self.manager.as_ref().is_some_and(|manager| !manager.untold.is_empty())
+    }
+
+    /// Tells what there was no room for, as far as there is room now.
+    pub(crate) fn tell_again(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            manager.flush();
+        }
     }
 
     /// How things are, in one line.
@@ -147,7 +168,9 @@ impl Notifier {
     }
 
     fn tell(&mut self, state: &str) {
-        if let Some(manager) = &mut self.manager {
+        if let Some(manager) = &mut self.manager
+            && !self.handed_over
+        {
             manager.tell(state);
         }
     }
@@ -165,19 +188,35 @@ impl Manager {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, address, text, failing: false })
+        Ok(Self { socket, address, text, untold: VecDeque::new(), failing: false })
     }
 
     fn tell(&mut self, state: &str) {
-        let sent = self.socket.send_to_addr(state.as_bytes(), &self.address);
-        let failed = sent.as_ref().is_err();
-        if let Err(error) = sent
-            && !self.failing
-        {
-            log::warn!("the service manager cannot be told {state:?}: {error}");
-        }
-        self.failing = failed;
+        self.untold.retain(|untold| kind(untold) != kind(state));
+        self.untold.push_back(state.to_owned());
+        self.flush();
     }
+
+    /// Tells what it has room for, in order. Nothing is kept for a manager that is not there.
+    fn flush(&mut self) {
+        while let Some(state) = self.untold.front() {
+            match self.socket.send_to_addr(state.as_bytes(), &self.address) {
+                Ok(_) => self.failing = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.failing, true) {
+                        log::warn!("the service manager cannot be told {state:?}: {error}");
+                    }
+                }
+            }
+            self.untold.pop_front();
+        }
+    }
+}
+
+/// What a notice is about: a later one makes an earlier one needless.
+fn kind(state: &str) -> Option<&str> {
+    state.split('=').next()
 }
 
 impl Watchdog {
@@ -227,6 +266,16 @@ mod tests {
         Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
+    const FILLER: &str = "FILLER=1";
+
+    /// Leaves no room for more.
+    fn fill(manager: &UnixDatagram) {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = manager.local_addr().unwrap();
+        while socket.send_to_addr(FILLER.as_bytes(), &address).is_ok() {}
+    }
+
     #[test]
     fn a_manager_is_told_what_is_new() {
         let (manager, mut notifier) = pair("new");
@@ -256,6 +305,29 @@ mod tests {
         (0..10_000).for_each(|_| notifier.reloaded());
         drop(manager);
         notifier.reloaded();
+    }
+
+    #[test]
+    fn what_a_manager_had_no_room_for_it_hears_later() {
+        let (manager, mut notifier) = pair("behind");
+        notifier.ready();
+        assert_eq!(said(&manager).unwrap(), "READY=1");
+        fill(&manager);
+        notifier.reloading();
+        (1..100).for_each(|workers| notifier.status(workers, 0));
+        (0..100).for_each(|_| notifier.sign_of_life());
+        notifier.hand_over(77);
+        notifier.stopping();
+        let mut heard = Vec::new();
+        while notifier.has_untold() {
+            heard.extend(said(&manager));
+            notifier.tell_again();
+        }
+        heard.extend(std::iter::from_fn(|| said(&manager)));
+        heard.retain(|said| said != FILLER);
+        assert!(heard[0].starts_with("RELOADING=1\n"), "{heard:?}");
+        let rest = ["STATUS=99 workers ready, 0 restarts", "WATCHDOG=1", "READY=1\nMAINPID=77"];
+        assert_eq!(heard[1..], rest);
     }
 
     #[test]

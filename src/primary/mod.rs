@@ -126,6 +126,7 @@ impl Primary {
         self.tell(Happening::Start);
         poll_fn(|cx| self.poll(cx)).await;
         self.stopping = true;
+        self.world.farewell().await;
         let counts = self.dispatcher.counts();
         self.report.dispatched = counts.dispatched;
         self.report.dispatched_again = counts.again;

@@ -2,11 +2,11 @@
 //! that takes over.
 
 use std::{
-    future::Future as _,
+    future::{Future as _, poll_fn},
     path::PathBuf,
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use super::Primary;
 use crate::{
     backend::process::own_program,
     error::{Context as _, ErrorKind, Result},
-    event_loop::{self, Sleep, sleep},
+    event_loop::{self, Sleep, sleep, timeout},
     outside::{Notifier, Outside, Predecessor, Successor, init},
     supervise::{BOOT, Decision},
 };
@@ -22,6 +22,12 @@ use crate::{
 /// How long workers that are ready may take to listen on the rest of their addresses: ready is who listens on
 /// one.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How soon a service manager that had no room is told again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// How long the end waits for a service manager that has no room for what it has to know.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The supervised clusters of this program that have a primary.
 static SUPERVISED: AtomicUsize = AtomicUsize::new(0);
@@ -31,6 +37,8 @@ pub(super) struct World {
     notifier: Notifier,
     /// The next sign of life.
     sign: Option<Pin<Box<Sleep>>>,
+    /// When to tell the manager again what it had no room for.
+    retry: Option<Pin<Box<Sleep>>>,
     predecessor: Option<Predecessor>,
     successor: Option<Successor>,
     /// The file of this program, by the name it had at the start.
@@ -52,6 +60,7 @@ impl World {
         Ok(Self {
             sign: outside.notifier.interval().map(|interval| Box::pin(sleep(interval))),
             notifier: outside.notifier,
+            retry: None,
             predecessor,
             successor: None,
             program: own_program(),
@@ -81,6 +90,25 @@ impl World {
         while sign.as_mut().poll(cx).is_ready() {
             self.notifier.sign_of_life();
             sign.as_mut().reset(event_loop::now() + interval);
+        }
+    }
+
+    /// Ready when the service manager has been told everything; until then the task is woken now and then.
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.notifier.has_untold() {
+            let retry = self.retry.get_or_insert_with(|| Box::pin(sleep(RETRY)));
+            ready!(retry.as_mut().poll(cx));
+            self.retry = None;
+            self.notifier.tell_again();
+        }
+        self.retry = None;
+        Poll::Ready(())
+    }
+
+    /// The primary ends: it can tell nothing any more.
+    pub(super) async fn farewell(&mut self) {
+        if timeout(FAREWELL, poll_fn(|cx| self.poll_told(cx))).await.is_err() {
+            log::warn!("the service manager takes nothing, and was not told everything");
         }
     }
 
@@ -118,6 +146,8 @@ impl Primary {
     /// Whether anything was done because of those outside. The task is woken when there is more.
     pub(super) fn look_outside(&mut self, cx: &mut Context<'_>) -> bool {
         self.world.give_signs(cx);
+        // It is waited for at the end only.
+        let _ = self.world.poll_told(cx);
         let before = self.look_back(cx);
         if let Some(successor) = &mut self.world.successor
             && let Poll::Ready(outcome) = successor.poll(cx)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    service::{self, Running, SIGHUP},
+    service::{self, Running, SIGHUP, SIGUSR2},
     support::{
         DEADLINE, Scenario, Scene, both,
         client::get,
@@ -76,12 +76,21 @@ impl Manager {
     /// Everything up to the first that is this, of which it is the last.
     #[track_caller]
     fn until(&self, last: &str) -> Vec<String> {
-        let mut all = Vec::new();
+        let (mut all, end) = (Vec::new(), Instant::now() + DEADLINE);
         while all.last().is_none_or(|heard| heard != last) {
-            let Some(heard) = self.heard(DEADLINE) else { panic!("no {last:?}; heard {all:#?}") };
-            all.push(heard);
+            // Signs of life may go on for ever.
+            let heard = self.heard(DEADLINE).filter(|_| Instant::now() < end);
+            all.push(heard.unwrap_or_else(|| panic!("no {last:?}; heard {all:#?}")));
         }
         all
+    }
+
+    /// Leaves no room for more: this manager is behind.
+    fn fill(&self) {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = self.socket.local_addr().unwrap();
+        while socket.send_to_addr(b"FILLER=1", &address).is_ok() {}
     }
 }
 
@@ -167,11 +176,13 @@ fn upgrade(scene: &Scene) {
     command.env("WATCHDOG_USEC", "200000");
     let mut running = Running::new(Program::spawn(&mut command));
     manager.until("READY=1");
-    let old = running.pid;
-    running.upgrade();
+    manager.fill();
+    system::signal(running.pid, SIGUSR2);
+    let old = running.handed_over();
     let heard = manager.until(&format!("READY=1\nMAINPID={}", running.pid));
     assert!(heard.iter().any(|heard| heard.starts_with("RELOADING=1\n")), "{heard:#?}");
     assert!(!heard.contains(&"STOPPING=1".into()), "{heard:#?}");
+    running.ended_well(old);
     // The old one is gone: these are the new one's.
     assert!(!system::exists(old) || system::state(old) == Some('Z'));
     while manager.heard(Duration::from_millis(1)).is_some() {}

@@ -154,10 +154,23 @@ impl Running {
     /// The next program, which was started, takes over; the one before must end well.
     #[track_caller]
     pub fn taken_over(&mut self) {
+        let old = self.handed_over();
+        self.ended_well(old);
+    }
+
+    /// The next program takes over; the one before is about to end.
+    #[track_caller]
+    pub fn handed_over(&mut self) -> u32 {
         let old = self.pid;
         let taken = self.decided("has taken over");
         // From here on this one is killed at the end.
         self.pid = taken.split(' ').nth(3).unwrap().parse().unwrap();
+        old
+    }
+
+    /// A program before ends well.
+    #[track_caller]
+    pub fn ended_well(&mut self, old: u32) {
         let end = self.line(old, "ended ");
         assert!(end.contains(r#"{"code 0": "#) && !end.contains(','), "{end}");
         if old == self.program.pid() {

@@ -147,10 +147,17 @@ impl Load {
     }
 
     #[track_caller]
-    fn assert_nothing_lost(self) {
+    fn assert_nothing_lost(mut self) {
         self.over.store(true, SeqCst);
-        self.clients.into_iter().for_each(|client| client.join().unwrap());
+        self.clients.drain(..).for_each(|client| client.join().unwrap());
         self.ledger.assert_only("ok");
+    }
+}
+
+/// Whatever fails, nobody asks on.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
     }
 }
 
@@ -273,14 +280,14 @@ fn unix_socket(scene: &Scene) {
 
 fn broken(scene: &Scene) {
     let installed = Installed::new(scene);
-    let mut running = installed.start(scene, &["boot=1000"]);
+    let mut running = installed.start(scene, &["boot=5000"]);
     let children = || system::children_of(running.program.pid()).len();
     let before = children();
     let load = Load::start(&running.address);
     let cases: [(&str, &dyn Fn()); 5] = [
         ("it ended before it was ready: exit status: 3", &|| installed.put_script("exit 3")),
         ("it ended before it was ready: signal: 6", &|| installed.put_script("kill -ABRT $$")),
-        ("it was not ready within 1s", &|| installed.put_script("exec sleep 1000")),
+        ("it was not ready within 5s", &|| installed.put_script("exec sleep 1000")),
         ("cannot run", &|| installed.put(|next| fs::write(next, "nonsense").unwrap())),
         ("cannot run", &|| fs::remove_file(installed.file()).unwrap()),
     ];
