@@ -186,7 +186,7 @@ fn upgrade(scene: &Scene) {
     // The old one is gone: these are the new one's.
     assert!(!system::exists(old) || system::state(old) == Some('Z'));
     while manager.heard(Duration::from_millis(1)).is_some() {}
-    assert_eq!(manager.next(), "WATCHDOG=1");
+    manager.until("WATCHDOG=1");
     running.stop();
     let end = manager.until("STOPPING=1");
     assert!(end.iter().all(|heard| !heard.contains("MAINPID")), "{end:#?}");
