@@ -41,7 +41,7 @@ fn a_run_leaves_results_a_chart_and_a_section() {
     let report = fs::read_to_string(place.folder.join("REPORT.md")).unwrap();
     let all = [
         "## E6. ",
-        "machine's host gave",
+        "machine's host took",
         "| thread/least-connections |",
         "](e6-balance.svg)",
         "## Threats",

@@ -50,7 +50,7 @@ impl Machine {
 #[derive(Clone, Copy)]
 pub(crate) struct CoreTime {
     all: u64,
-    /// What a virtual machine's host gave to others while there was something to do here.
+    /// What a virtual machine's host took while there was something to do here.
     stolen: u64,
 }
 

@@ -223,7 +223,7 @@ impl Results {
             _ => format!(", {:.1} % in the worst cell", worst * 100.0),
         };
         let doubt = if mean > DISTURBED { "**Doubt:** the" } else { "The" };
-        Some(format!("{doubt} machine's host gave {taken} to others meanwhile{worst}."))
+        Some(format!("{doubt} machine's host took {taken} meanwhile{worst}."))
     }
 
     /// The arms that have results, in the order of their first.
