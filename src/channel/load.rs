@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::Frame,
+};
 
 /// Messages under way in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,12 @@ impl Load {
         // One message may pass the bound on bytes, almost alone, and have a handle beside it.
         let most = Self::FULL.bytes.saturating_add(largest);
         self.messages > Self::FULL.messages || self.bytes > most
+    }
+
+    /// Tells the sender that so much was taken.
+    pub(crate) fn taken(self) -> Frame {
+        let messages = u32::try_from(self.messages).unwrap_or(u32::MAX);
+        Frame::Taken { messages, bytes: self.bytes as u64 }
     }
 
     fn reaches(self, bound: Self) -> bool {

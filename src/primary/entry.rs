@@ -80,7 +80,7 @@ mod tests {
     use crate::{
         channel::Channel,
         config::Memory,
-        event_loop::EventLoop,
+        event_loop::on_loop,
         message::{Codec, Packing},
         sys::channel::seqpacket_pair,
         wire::Frame,
@@ -119,7 +119,7 @@ mod tests {
         let (ours, _theirs) = seqpacket_pair().unwrap();
         let ours = Arc::new(ours);
         outlet.open(ours.clone(), Vec::new()).unwrap();
-        let flushed = EventLoop::new().unwrap().block_on(async {
+        on_loop(async || {
             let mut channel = Channel::with_outlet(ours, outlet).unwrap();
             flush(&mut channel).await;
             for _ in 0..3 {
@@ -127,7 +127,6 @@ mod tests {
                 flush(&mut channel).await;
             }
         });
-        flushed.unwrap();
     }
 
     #[test]

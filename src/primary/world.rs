@@ -13,6 +13,7 @@ use std::{
 use super::Primary;
 use crate::{
     backend::process::own_program,
+    channel::RETRY,
     error::{Context as _, ErrorKind, Result},
     event_loop::{self, Sleep, sleep, timeout},
     outside::{Notifier, Outside, Predecessor, Successor, init},
@@ -22,9 +23,6 @@ use crate::{
 /// How long workers that are ready may take to listen on the rest of their addresses: ready is who listens on
 /// one.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// How soon a service manager that had no room is told again.
-const RETRY: Duration = Duration::from_millis(10);
 
 /// How long the end waits for a service manager that has no room for what it has to know.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -21,7 +21,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event_loop::{Mailbox, Postbox, mailbox},
     message::{self, Message, Packing},
-    wire::Frame,
 };
 
 /// Cheap to clone; all clones are the same line.
@@ -109,11 +108,10 @@ impl Line {
     /// The program took a message of this many bytes: the worker may send more.
     pub(crate) fn took(&self, bytes: usize) {
         let due = self.credit.lock().take(bytes);
-        let Some(Load { messages, bytes }) = due else { return };
-        self.upward.subtract(messages, bytes);
+        let Some(due) = due else { return };
+        self.upward.subtract(due.messages, due.bytes);
         if let Way::Coded(outlet) = &self.way {
-            let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-            outlet.send(Frame::Taken { messages, bytes: bytes as u64 });
+            outlet.send(due.taken());
         }
     }
 

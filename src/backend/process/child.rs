@@ -370,11 +370,9 @@ impl ProcessLink {
 
     /// What was taken is told behind the answers to it, for which somebody may be waiting.
     fn push_credit(&self) {
-        let Some(Load { messages, bytes }) = self.credit.borrow_mut().due() else { return };
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        let taken = Frame::Taken { messages, bytes: bytes as u64 };
+        let Some(due) = self.credit.borrow_mut().due() else { return };
         // A frame of fixed size is within every limit.
-        let _ = self.channel.borrow_mut().push(taken, Vec::new());
+        let _ = self.channel.borrow_mut().push(due.taken(), Vec::new());
     }
 
     /// The primary is gone, or as good as gone. Said once.
